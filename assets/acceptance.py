@@ -13,7 +13,7 @@ from assets.presentation import listing
 from pipelines import storage
 from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
-from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.seal.acceptance import Decision, decide
 from pipelines.steps.seal.seal_day import Stores
@@ -37,8 +37,8 @@ def decide_on_losses(
     context: dg.OpExecutionContext,
     config: AcceptConfig,
     environment: EnvironmentParam,
-    ledger: LedgerParam,
-    archive: ArchiveParam,
+    ledger: LedgerStore,
+    archive: ArchiveStore,
 ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
     """Accept the losses that the config names, or revoke acceptances; fail with a sentence if anything was refused."""
     with as_permanent_failure():
@@ -46,7 +46,7 @@ def decide_on_losses(
         if days and not FIRST_DAY <= days[0] <= local_day(environment.clock(), environment.settings.zone):
             raise PermanentFailure(f"{days[0]} is before {FIRST_DAY} or in the future: give a date with recordings.")
         decision = Decision(days=days, **config.model_dump(exclude={"date"}))
-        stores = Stores(archive.bucket, ledger.open(), environment.settings)
+        stores = Stores(archive.open(), ledger.open(), environment.settings)
         now, run_id = environment.clock(), context.run.run_id
         decided = decide(stores, decision, now=now, run_id=run_id, signer=storage.signer(environment.settings))
     for day, found in decided.verdicts.items():

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from assets.presentation import calls_page, column_schema, stored_at, without_zeros
 from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
 from pipelines.wording import number
@@ -18,14 +18,14 @@ from pipelines.wording import number
     deps=["daily_manifest"], group_name="search", kinds={"s3", "parquet"}, metadata=column_schema(CALLS_FILE_SCHEMA)
 )
 def calls(
-    context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> dg.MaterializeResult[None]:
     """The table in which people look for calls: a row for each recording dated this day and for each call without one,
     with numbers, agent, queue, state and manifest. **Holds personal data.**
     """
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
-        states, bucket, settings = ledger.open(), archive.bucket, environment.settings
+        states, bucket, settings = ledger.open(), archive.open(), environment.settings
         days = days_to_write(states, bucket, day)  # calls over midnight belong to neighbouring dates as well
         stored = {other: write_calls(states, bucket, other, settings=settings) for other in days}
     of_day = stored[day]
@@ -44,11 +44,11 @@ def calls(
 
 
 @dg.op
-def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, archive: ArchiveParam) -> None:
+def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, archive: ArchiveStore) -> None:
     """Index the months that have changed."""
     with as_permanent_failure():
         today = local_day(environment.clock(), environment.settings.zone)
-        written = dict(index_months(archive.bucket, FIRST_DAY, today + timedelta(days=2)))
+        written = dict(index_months(archive.open(), FIRST_DAY, today + timedelta(days=2)))
     sentence = f"{number(len(written), 'month')} indexed, with {number(sum(written.values()), 'date')}."
     context.add_output_metadata({"summary": sentence, "months": ", ".join(written) or "none"})
 

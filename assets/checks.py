@@ -1,31 +1,21 @@
 """The checks that show, per date and over all dates, whether the archive is complete. None blocks a run or fails it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
 from functools import partial
-from typing import Any
 
 import dagster as dg
 
-from assets.presentation import calls_page, listing, table, without_zeros
+from assets.presentation import calls_page, listing, table
 from pipelines.errors import ExpectedError
-from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check import all_dates, audio, event_delivery, report_agreement, row_counts, verdict
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.link.rows import EVENTS
 
 RECORDINGS = dg.AssetKey("recordings")
-ARCHIVE_TOTALS = dg.AssetSpec(
-    "archive_totals",
-    group_name="upkeep",
-    description=(
-        "How many recordings and GB the archive holds over all dates, plotted over time under *Metadata*, *Plots*.\n\n"
-        "The check `no_overdue_recordings` writes these numbers, daily at 12:00. The asset belongs to no date and "
-        "cannot be materialized."
-    ),
-)
 # The lowest priority, so that no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
 _ACCOUNTED_FOR = "every_recording_is_accounted_for"
@@ -47,7 +37,7 @@ def _of_a_date(asset: str, name: str, step: Callable[..., CheckResult], descript
 
     @dg.asset_check(asset=dg.AssetKey(asset), name=name, description=description, op_tags=LAST)
     def check(
-        context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
+        context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerStore
     ) -> dg.AssetCheckResult:
         day = date.fromisoformat(context.partition_key)
         now, run_id = environment.clock(), context.run.run_id
@@ -56,24 +46,15 @@ def _of_a_date(asset: str, name: str, step: Callable[..., CheckResult], descript
     return check
 
 
-def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
-    return _of_a_date(
+agent_segment_metadata_is_plausible, global_call_type_detail_is_plausible, interaction_metadata_is_plausible = (
+    _of_a_date(
         report,
         "report_is_plausible",
         partial(row_counts.report_is_plausible, report=report),
         "The report seems to cover its whole day. Compares row counts with the same weekday in recent weeks and with "
         "earlier pulls of the date.",
     )
-
-
-agent_segment_metadata_is_plausible = _plausibility("agent_segment_metadata")
-global_call_type_detail_is_plausible = _plausibility("global_call_type_detail")
-interaction_metadata_is_plausible = _plausibility("interaction_metadata")
-audio_is_true = _of_a_date(
-    "recordings",
-    "audio_is_true",
-    lambda ledger, day, *_, **__: audio.audio_is_true(ledger, day),
-    "The audio has the reported length, is not empty, and has no silent channel.",
+    for report in REPORTS
 )
 mono_and_stereo_agree = _of_a_date(
     "recordings",
@@ -81,6 +62,12 @@ mono_and_stereo_agree = _of_a_date(
     report_agreement.mono_and_stereo_agree,
     "Each connected call has a mono recording and each agent leg a stereo one, if the account has such recordings; "
     "and both reports have the same calls.",
+)
+audio_is_true = _of_a_date(
+    "recordings",
+    "audio_is_true",
+    lambda ledger, day, *_, **__: audio.audio_is_true(ledger, day),
+    "The audio has the reported length, is not empty, and has no silent channel.",
 )
 every_event_arrived = _of_a_date(
     EVENTS,
@@ -93,7 +80,7 @@ every_event_arrived = _of_a_date(
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
 def every_recording_is_accounted_for(
-    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> dg.AssetCheckResult:
     """Every recording that the date's reports name is archived, or its loss was accepted.
 
@@ -105,7 +92,7 @@ def every_recording_is_accounted_for(
     def check() -> CheckResult:
         settings, now = environment.settings, environment.clock()
         return verdict.every_recording_is_accounted_for(
-            verdict.judge_date(ledger.open(), archive.bucket, day, settings, now=now, run_id=run_id)
+            verdict.judge_date(ledger.open(), archive.open(), day, settings, now=now, run_id=run_id)
         )
 
     return _result(_ACCOUNTED_FOR, run_id, check, lambda: calls_page(environment.settings, day))
@@ -113,7 +100,7 @@ def every_recording_is_accounted_for(
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
 def no_overdue_recordings(
-    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
+    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerStore
 ) -> dg.AssetCheckResult:
     """Check all dates for missing recordings, and for pending ones that the source will purge soon
     (`RINGCX_RETENTION_DAYS`).
@@ -124,22 +111,14 @@ def no_overdue_recordings(
 
     def check() -> CheckResult:
         now = environment.clock()
-        result = all_dates.no_overdue_recordings(ledger.open(), environment.settings, busy=busy, now=now)
-        if result.totals:
-            context.op_execution_context.log_event(dg.AssetMaterialization(ARCHIVE_TOTALS.key, metadata=result.totals))
-        return result
+        return all_dates.no_overdue_recordings(ledger.open(), environment.settings, busy=busy, now=now)
 
     return _result("no_overdue_recordings", context.run.run_id, check)
 
 
 OF_A_DATE = (
-    agent_segment_metadata_is_plausible,
-    global_call_type_detail_is_plausible,
-    interaction_metadata_is_plausible,
-    every_recording_is_accounted_for,
-    audio_is_true,
-    mono_and_stereo_agree,
-    every_event_arrived,
+    *(agent_segment_metadata_is_plausible, global_call_type_detail_is_plausible, interaction_metadata_is_plausible),
+    *(every_recording_is_accounted_for, audio_is_true, mono_and_stereo_agree, every_event_arrived),
 )
 
 
@@ -161,34 +140,27 @@ def _result(
     name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, dg.MetadataValue]] = dict
 ) -> dg.AssetCheckResult:
     """Return the result as the UI shows it. A check that cannot run does not pass, but does not fail the run."""
-    made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
-    to_do = {"to_do": _TO_DO.get(name, "open the check: its description explains what it compares.")}
     try:
-        result, linked = check(), links()
+        result, metadata = check(), {**links()}
     except ExpectedError as error:
         sentence = f"This could not be checked: {error}"
-        return dg.AssetCheckResult(
-            passed=False, severity=dg.AssetCheckSeverity.ERROR, description=sentence, metadata={**to_do, **made_by}
-        )
+        result, metadata = CheckResult(level=Level.error, sentence=sentence, counts={}), {}
+    if result.verdict:
+        metadata["verdict"] = dg.MetadataValue.text(str(result.verdict))
+    if result.level is not Level.ok:
+        to_do = _TO_DO.get(name, "open the check: its description explains what it compares.")
+        metadata["to_do"] = dg.MetadataValue.text(to_do)
+    metadata |= {count: dg.MetadataValue.int(number) for count, number in result.counts.items() if number}
+    metadata |= {name: dg.MetadataValue.float(float(total)) for name, total in result.totals.items()}  # to plot
+    for title, rows in result.tables.items():
+        if len(rows):
+            metadata[title] = table(list(rows.columns), rows.to_numpy(object).tolist())
+    for title, rows in result.lists.items():
+        if len(rows):
+            metadata[title] = listing(rows)
     return dg.AssetCheckResult(
         passed=result.level is Level.ok,
         severity=dg.AssetCheckSeverity.ERROR if result.level is Level.error else dg.AssetCheckSeverity.WARN,
         description=result.sentence,
-        metadata={**_metadata(result, to_do), **linked, **made_by},
+        metadata={**metadata, "run": dg.MetadataValue.dagster_run(run_id)},
     )
-
-
-def _metadata(result: CheckResult, to_do: Mapping[str, str]) -> dict[str, Any]:
-    metadata: dict[str, Any] = {}
-    if result.verdict:
-        metadata["verdict"] = str(result.verdict)
-    if result.level is not Level.ok:
-        metadata |= to_do
-    metadata |= without_zeros(result.counts)
-    for name, rows in result.tables.items():
-        if len(rows):
-            metadata[name] = table(list(rows.columns), rows.to_numpy(object).tolist())
-    for name, rows in result.lists.items():
-        if len(rows):
-            metadata[name] = listing(rows)
-    return metadata

@@ -1,9 +1,7 @@
 """The restore drill: a job, not an asset, because it makes no data."""
 
-import io
+import json
 import random
-from contextlib import ExitStack
-from itertools import islice
 
 import dagster as dg
 from ulid import ULID
@@ -13,7 +11,7 @@ from pipelines import storage
 from pipelines.archive.keys import verification_key
 from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
-from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.steps.verify.days import Archive, drill, sealed_dates
 from pipelines.steps.verify.report import Verification
@@ -23,43 +21,35 @@ _SHOWN = 20
 
 @dg.op
 def prove_sample(
-    context: dg.OpExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+    context: dg.OpExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> None:
     """Read recordings back, store the result, and fail with its sentence if there are discrepancies."""
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
-    with as_permanent_failure(), ExitStack() as stack:
-        settings, bucket, started = environment.settings, archive.bucket, environment.clock()
+    with as_permanent_failure():
+        settings, bucket, started = environment.settings, archive.open(), environment.clock()
         sealed = Archive(bucket, ledger.open(), settings, storage.verifier(settings), environment.clock)
         today = local_day(started, settings.zone)
         # A date with an unfinished run may differ from its last manifest.
         busy = unfinished_dates(context.instance)
         days = [day for day in sealed_dates(bucket) if day < today and day.isoformat() not in busy]
-        size = {"recordings": settings.archive_drill_recordings, "share": settings.archive_drill_share}
         report = Verification(
             {
                 "bucket": bucket.name,
                 "prefix": bucket.prefix,
                 "started_at": started.isoformat(),
-                "read_data": {**size, "seed": seed},
+                "read_data": {"recordings": settings.archive_drill_recordings, "seed": seed},
                 "signatures": sealed.verifier is not None,
                 "sealed_dates": len(days),
             }
         )
-        stack.callback(report.close)
-        for result in drill(sealed, days, seed, report.add):
-            report.dates.append(result)
-            context.log.info(
-                "%s: recordings read: %d, discrepancies: %d", result.date, result.read, result.doubts.total()
-            )
-        document = io.StringIO()
-        report.write(document, environment.clock())
+        report.dates += drill(sealed, days, seed, report.found.append)
+        document = json.dumps(report.document(environment.clock()), indent=1)
         key = verification_key(bucket.prefix, today, str(ULID.from_datetime(started)))
-        bucket.put_new(key, document.getvalue().encode(), content_type="application/json")
-        first = [(row["date"], row["kind"], row["sentence"]) for row in islice(report.discrepancies(), _SHOWN)]
+        bucket.put_new(key, document.encode(), content_type="application/json")
+    first = [(found.date, found.kind, found.sentence) for found in report.discrepancies[:_SHOWN]]
     total, sentence = report.sum(), report.sentence()
     if not days:
         sentence = "There is no sealed date to read back yet: a date counts from the day after its run."
-    context.log.info(sentence)
     rows = [(day.date, day.held, day.read, day.bytes_read / 1e6, day.doubts.total()) for day in report.dates]
     metadata = {
         "sentence": sentence,
@@ -80,9 +70,9 @@ def prove_sample(
 
 @dg.job
 def restore_drill() -> None:
-    """Read back some of the archive's dates and recordings every day, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or
-    `ARCHIVE_DRILL_SHARE`), and compare them with manifests and ledger, as `ringcx-archive verify --read-data` does. The
-    result is stored under `verifications/`. Fails if something is not as it was sealed or cannot be read. Succeeds, and
-    says so, while there is no sealed date to read.
+    """Read back some of the archive's dates and recordings every day, chosen at random
+    (`ARCHIVE_DRILL_RECORDINGS`), and compare them with manifests and ledger, as `ringcx-archive verify --read-data`
+    does. The result is stored under `verifications/`. Fails if something is not as it was sealed or cannot be read.
+    Succeeds, and says so, while there is no sealed date to read.
     """
     prove_sample()

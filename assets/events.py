@@ -1,6 +1,5 @@
 """The End Call Events that a receiver stored: rows of their date, minutes before any report has them."""
 
-from collections import Counter
 from datetime import date
 
 import dagster as dg
@@ -8,15 +7,14 @@ import dagster as dg
 from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
-from pipelines.settings import SettingsError
+from pipelines.orchestration.resources import EnvironmentParam, LedgerStore, SourceParam
 from pipelines.steps.pull.events import take_events
 from pipelines.wording import number
 
 
 @dg.asset(group_name="reports", kinds={"ringcx", "parquet"}, metadata=column_schema(ROW_SCHEMA))
 def end_call_events(
-    context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerStore
 ) -> dg.MaterializeResult[None]:
     """End Call Events: what RingCX sent about each call 1 to 3 seconds after it ended, with the link to its **mono**
     recording (`recording_url`).
@@ -26,9 +24,7 @@ def end_call_events(
     """
     with as_permanent_failure():
         settings = environment.settings
-        if source.events is None:
-            raise SettingsError("EVENTS_URL is not set: name the folder or bucket in which the receiver stores events")
-        found = take_events(
+        new_by_account, counts = take_events(
             ledger.open(),
             source.events,
             date.fromisoformat(context.partition_key),
@@ -37,8 +33,6 @@ def end_call_events(
             now=environment.clock(),
             run_id=context.run.run_id,
         )
-    counts = found.counts
-    _warn(context, counts)
     names = {"new": "events_new", "changed": "events_changed", "known": "events_known"}
     names |= {"of other accounts": "events_of_other_accounts", "damaged": "damaged_lines"}
     what = counted({says: counts[name] for says, name in names.items()}, "nothing new")
@@ -48,22 +42,6 @@ def end_call_events(
             f"{number(counts['files_read'], 'file')}; {what}. Only the reports show whether an event is missing.",
             **{name: counts[name] for name in ("events_read", "events_with_link", "events_new")},
             **without_zeros(counts),
-            "by_account": table(("account", "new"), sorted(found.new.items())),
+            "by_account": table(("account", "new"), sorted(new_by_account.items())),
         }
     )
-
-
-def _warn(context: dg.AssetExecutionContext, counts: Counter[str]) -> None:
-    if counts["start_disagrees"]:
-        context.log.warning(
-            "In %d of %d events, call_start contradicts the UII, whose time was used: set EVENTS_TIMEZONE to the zone "
-            "of call_start",
-            counts["start_disagrees"],
-            counts["events_read"],
-        )
-    if counts["damaged_lines"]:
-        context.log.warning(
-            "Stored events: %s damaged; the reports name those calls too. Restore the files from a backup, and check "
-            "the disk",
-            number(counts["damaged_lines"], "line is", "lines are"),
-        )

@@ -7,15 +7,16 @@ import dagster as dg
 
 from assets.presentation import counts_by_state, not_held, place, stored_at
 from pipelines import storage
+from pipelines.archive.keys import catalog_key
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.seal.seal_day import Stores, neighbours_to_seal, seal_day
 
 
 @dg.asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"})
 def daily_manifest(
-    context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> dg.MaterializeResult[None]:
     """The sealed list of the recordings dated this day, each with its state and reason, and with key, size and SHA-256
     if it is archived.
@@ -25,7 +26,7 @@ def daily_manifest(
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
     with as_permanent_failure():
-        settings, states, bucket = environment.settings, ledger.open(), archive.bucket
+        settings, states, bucket = environment.settings, ledger.open(), archive.open()
         signer = storage.signer(settings)
         stores = Stores(bucket, states, settings)
         seal = partial(seal_day, stores, now=environment.clock(), run_id=run_id, signer=signer)
@@ -34,14 +35,6 @@ def daily_manifest(
         found_on = sealed.recordings.found_on()
         others = (linked_days(states, day, settings) | found_on) - {day}
         neighbours = {other: seal(other) for other in neighbours_to_seal(stores, others)}
-    for sealed_day, result in {day: sealed, **neighbours}.items():
-        if result.outdated:
-            context.log.warning(
-                "The manifest of %s may lack what another run has just written to that date: that run seals it "
-                "again when it ends. If it was stopped, run %s again",
-                sealed_day,
-                sealed_day,
-            )
     new = [sealed_day.isoformat() for sealed_day, result in neighbours.items() if not result.manifest.unchanged]
     manifest, verdict = sealed.manifest, sealed.verdict
     return dg.MaterializeResult(
@@ -57,7 +50,7 @@ def daily_manifest(
             "manifest_is_signed": signer is not None,
             "manifests_of_neighbours": ", ".join(new) or "none new",
             **stored_at(bucket, "manifest", manifest.key),
-            "catalog": place(bucket, sealed.catalog),
+            "catalog": place(bucket, catalog_key(bucket.prefix, day)),
             "not_held": not_held(sealed.recordings.reasons()),
         }
     )

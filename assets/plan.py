@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
-from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
+from pipelines.orchestration.resources import EnvironmentParam, LedgerStore
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
 
@@ -21,7 +21,7 @@ class PlanConfig(dg.Config):
 
 @dg.op
 def plan_dates(
-    context: dg.OpExecutionContext, config: PlanConfig, environment: EnvironmentParam, ledger: LedgerParam
+    context: dg.OpExecutionContext, config: PlanConfig, environment: EnvironmentParam, ledger: LedgerStore
 ) -> None:
     """Plan the dates of the config."""
     with as_permanent_failure():

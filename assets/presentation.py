@@ -23,19 +23,10 @@ _PROGRESS_SHARE = 0.1
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: for ids use `listing`."""
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=dg.TableSchema(
-            [dg.TableColumn(name, _type_of([row[index] for row in rows])) for index, name in enumerate(columns)]
-        ),
-    )
-
-
-def _type_of(cells: Sequence[object]) -> str:
-    kinds = {type(cell) for cell in cells}
-    if not kinds or str in kinds:
-        return "string"
-    return "float" if float in kinds else "int"
+    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
+    # Dagster takes the types from the first row, if there is one.
+    schema = None if records else dg.TableSchema([dg.TableColumn(name) for name in columns])
+    return dg.MetadataValue.table(records, schema)
 
 
 def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
@@ -62,9 +53,7 @@ def counted(numbers: Mapping[str, int], otherwise: str) -> str:
 
 
 def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
-    """Return counts by state, under constant names so that the UI plots them over dates; `found` only if it is
-    known.
-    """
+    """Return counts by state, under constant names, which the UI plots over dates; `found` only if it is known."""
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
     others = {str(status): by_status[status] for status in Status} | {"accepted_losses": len(verdict.accepted)}
     return {**found, "archived": by_status[Status.archived], **without_zeros(others)}

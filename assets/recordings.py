@@ -25,7 +25,7 @@ from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam, SourceParam
+from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore, SourceParam
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.check.verdict import judge_date
@@ -61,7 +61,7 @@ class RetryConfig(dg.Config):
 
 @dg.asset(deps=[*REPORTS, EVENTS], group_name="recordings", kinds={"parquet"}, metadata=column_schema(STATE_SCHEMA))
 def recording_links(
-    context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerStore
 ) -> dg.MaterializeResult[None]:
     """The recordings that the date's rows link to. Each new recording becomes `pending`."""
     with as_permanent_failure():
@@ -96,15 +96,15 @@ def recordings(  # noqa: PLR0917 - what it touches
     config: RetryConfig,
     environment: EnvironmentParam,
     source: SourceParam,
-    ledger: LedgerParam,
-    archive: ArchiveParam,
+    ledger: LedgerStore,
+    archive: ArchiveStore,
 ) -> dg.MaterializeResult[None]:
     """The WAV files in S3. Every recording that is `pending` and due is fetched, checked for completeness, and stored
     create-only with its SHA-256; then its state is recorded. An archived recording is never fetched again.
     """
     day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, environment.clock()
     with as_permanent_failure():
-        settings, states, bucket, allowed = environment.settings, ledger.open(), archive.bucket, source.allowed
+        settings, states, bucket, allowed = environment.settings, ledger.open(), archive.open(), source.allowed
         linked = linked_days(states, day, settings)
         again, refused = reopen(
             states,

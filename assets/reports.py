@@ -1,7 +1,9 @@
 """The reports: their rows list the recordings that should exist."""
 
-from datetime import date
+from collections.abc import Callable
+from datetime import date, timedelta
 from functools import partial
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -9,12 +11,13 @@ from pydantic import Field
 from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import ROW_SCHEMA, PullRecord
+from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
+from pipelines.orchestration.resources import EnvironmentParam, LedgerStore, SourceParam
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.steps.pull import windows
-from pipelines.steps.pull.reports import ReportPull, pull_each, settled_period
+from pipelines.steps.pull.reports import SETTLING, pull_each, pull_report, settled_period
 from pipelines.wording import number
 
 _ODDITIES = ("cap_suspected", "flags_unknown", "lines_skipped", "of_another_time")
@@ -35,27 +38,14 @@ def _legacy_report(report: ReportName, text: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=report, group_name="reports", kinds=_KINDS, metadata=_COLUMNS, pool="ringcx_reports", description=text
     )
-    def pull(
-        context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+    def pull_accounts(
+        context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerStore
     ) -> dg.MaterializeResult[None]:
-        day = date.fromisoformat(context.partition_key)
         with as_permanent_failure():
-            settings = environment.settings
-            bounds = day_bounds(day, settings.zone)
-            period = settled_period(bounds, environment.clock(), day)
-            pulls = ReportPull(
-                report=report,
-                day=day,
-                period=period,
-                source=source.reports,
-                ledger=ledger.open(),
-                run_id=context.run.run_id,
-                clock=environment.clock,
-                log=context.log,
-            ).run(settings.ringcx_account_ids)
-        return _result(pulls, day, whole_day=period.end == bounds[1])
+            pull = partial(pull_report, report=report, source=source.reports)
+            return _pulled(context, environment, ledger, report, SETTLING, pull)
 
-    return pull
+    return pull_accounts
 
 
 agent_segment_metadata = _legacy_report(
@@ -77,7 +67,7 @@ def interaction_metadata(
     config: WindowConfig,
     environment: EnvironmentParam,
     source: SourceParam,
-    ledger: LedgerParam,
+    ledger: LedgerStore,
 ) -> dg.MaterializeResult[None]:
     """Interaction metadata of the current API: a row for each segment of a call or message, requested in windows of
     `RINGCX_METADATA_WINDOW`. If a segment has a recording (`hasRecording`), it is fetched by dialog and segment.
@@ -85,29 +75,38 @@ def interaction_metadata(
     New and changed rows are appended to the ledger, window by window; a run that continues a killed one does not
     request its finished windows again.
     """
-    day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
-        settings = environment.settings
-        bounds = day_bounds(day, settings.zone)
-        period = settled_period(bounds, environment.clock(), day, windows.SETTLING)
-        pull = partial(
-            windows.WindowedPull,
-            day=day,
-            period=period,
-            window_s=settings.ringcx_metadata_window,
-            source=source.interactions,
-            ledger=ledger.open(),
-            run_id=context.run.run_id,
-            clock=environment.clock,
-            log=context.log,
-            afresh=config.ask_for_every_window,
-        )
-        accounts = settings.ringcx_account_ids
-        pulls = pull_each(INTERACTIONS, day, accounts, lambda account: pull(account_id=account).run())
-    return _result(pulls, day, whole_day=period.end == bounds[1])
+        window_s, afresh = environment.settings.ringcx_metadata_window, config.ask_for_every_window
+        of_windows = partial(windows.WindowedPull, window_s=window_s, source=source.interactions, afresh=afresh)
+
+        def pull(account_id: str, **of_date: Any) -> PullRecord:  # noqa: ANN401 - whatever each pull needs
+            return of_windows(account_id=account_id, **of_date).run()
+
+        return _pulled(context, environment, ledger, INTERACTIONS, windows.SETTLING, pull)
 
 
-def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.MaterializeResult[None]:
+def _pulled(  # noqa: PLR0917 - what it touches
+    context: dg.AssetExecutionContext,
+    environment: Environment,
+    ledger: LedgerStore,
+    report: ReportName,
+    settling: timedelta,
+    pull: Callable[..., PullRecord],
+) -> dg.MaterializeResult[None]:
+    day, settings = date.fromisoformat(context.partition_key), environment.settings
+    bounds = day_bounds(day, settings.zone)
+    period = settled_period(bounds, environment.clock(), day, settling)
+    pull_account = partial(
+        pull,
+        day=day,
+        period=period,
+        ledger=ledger.open(),
+        run_id=context.run.run_id,
+        clock=environment.clock,
+        log=context.log,
+    )
+    pulls = pull_each(report, day, settings.ringcx_account_ids, pull_account)
+    whole_day = period.end == bounds[1]
     sums = {name: sum(getattr(pull, name) or 0 for pull in pulls) for name in _SUMS}
     rows, with_link = sums["rows"], sums["with_link"]
     how_far = "whole day"
@@ -115,7 +114,6 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.Materi
         how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, since the day was not over: run it again"
     what = counted({name: sums[name] for name in ("new", "changed")}, "none new or changed")
     accounts = number(len(pulls), "account")
-    period = f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC"
     return dg.MaterializeResult(
         metadata={
             "summary": f"{number(rows, 'row')} pulled for {day} from {accounts}, {how_far}; {what}.",
@@ -131,7 +129,7 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.Materi
                     **{name: sums[name] for name in _ODDITIES},
                 }
             ),
-            "period": period,
+            "period": f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC",
             "whole_day": dg.MetadataValue.bool(whole_day),
             "by_account": table(
                 ("account", "rows", "new", "with_link"),

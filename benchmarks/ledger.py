@@ -46,7 +46,7 @@ from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import Calendar
 from pipelines.steps.fetch.fetcher import FLUSH_STATES
 from pipelines.steps.link.register_links import AllowedLinks, register_links
-from pipelines.steps.pull.reports import ReportPull
+from pipelines.steps.pull.reports import pull_report
 from sandbox.s3 import LocalS3
 
 DAY = date(2026, 11, 18)
@@ -70,7 +70,8 @@ def pull(folder: str, url: str) -> dict[str, Any]:
         ledger = Ledger(LocalFiles(Path(folder)), clock=now)
         before = _parts(folder)
         started, cpu = time.perf_counter(), time.process_time()
-        (record,) = ReportPull(
+        record = pull_report(
+            generated.ACCOUNT,
             report=REPORT,
             day=DAY,
             period=Period(*bounds),
@@ -79,7 +80,7 @@ def pull(folder: str, url: str) -> dict[str, Any]:
             run_id="benchmark",
             clock=now,
             log=logging.getLogger("benchmark"),
-        ).run([generated.ACCOUNT])
+        )
         figures = _figures(started, cpu)
         client.close()
     return figures | {"new": record.new, "changed": record.changed, "parts": _parts(folder) - before}
@@ -258,7 +259,7 @@ def ticks(dates: int, folder: Path, say: Callable[[str, dict[str, Any]], None]) 
             figures = _figures(started, cpu) | {"peak_mb": "", "requests": requests.total()}
             kept = json.loads(cursor)
             say(f"sensor tick {number}, {dates:,} dates", figures | {"dates known": len(kept["due"])})
-            at_end = kept["position"]["after"] is None
+            at_end = not kept["left"]
             if was_at_end:
                 break
 

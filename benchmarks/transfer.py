@@ -207,11 +207,11 @@ def _cpu() -> float:
 def run_pending() -> None:
     """In a process of its own: give the ledger the recordings as pending."""
     from pipelines.ledger.states import RecordingState, Status  # noqa: PLC0415 - here only
-    from pipelines.orchestration.environment import Environment, LedgerStore  # noqa: PLC0415
+    from pipelines.orchestration.environment import Environment  # noqa: PLC0415
 
     job = json.loads(sys.stdin.read())
     found_at = datetime.now(UTC) - timedelta(hours=1)
-    LedgerStore(Environment()).open().append_states(
+    Environment().stores[1].append_states(
         RecordingState(
             recording_id=f"1/1/{_name(number, size)}",
             account_id="1",
@@ -236,7 +236,7 @@ def run_pending() -> None:
 def run_ours() -> None:
     """Inside the process: do what the asset `recordings` does."""
     from pipelines.memory import tune_allocator, tune_gc  # noqa: PLC0415 - here only
-    from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore  # noqa: PLC0415
+    from pipelines.orchestration.environment import Environment  # noqa: PLC0415
     from pipelines.orchestration.source import Source  # noqa: PLC0415
     from pipelines.steps.fetch.fetcher import Fetcher  # noqa: PLC0415
     from pipelines.steps.fetch.work_queue import work_queue  # noqa: PLC0415
@@ -247,7 +247,7 @@ def run_ours() -> None:
     job = json.loads(sys.stdin.read())
     environment = Environment()
     source = Source(environment, notify=lambda _: None)
-    ledger, bucket = LedgerStore(environment).open(), ArchiveStore(environment).bucket
+    bucket, ledger = environment.stores
     attempt, concurrency = source.attempt(bucket), environment.settings.archive_concurrency  # made before it counts
     with _measured(job["recordings"], job["size"]):
         known = matched_recordings(ledger, DAY, (), now=environment.clock(), run_id="bench")

@@ -29,13 +29,11 @@ _TRANSIENT_CODE: Final = re.compile(
     "Throttl|Timeout|LimitExceeded|TooManyRequests|SlowDown|PriorRequestNotComplete|OperationAborted"
     "|ConditionalRequestConflict|InternalError|InternalFailure|KMSInternalException|ServiceUnavailable"
 )
-_CERTIFICATE: Final = "certificate is not trusted, or is for another host; set AWS_CA_BUNDLE to your company's CA file"
-_OUT_OF_DATE: Final = "certificate has expired or is not valid yet; have it renewed, or correct this machine's clock"
 _REASONS: Final = {
-    "ExpiredToken|TokenRefreshRequired": (
-        "the AWS credentials have expired; renew them (AWS_SESSION_TOKEN, or the log-in of AWS_PROFILE)"
+    "ExpiredToken|TokenRefreshRequired|InvalidToken": (
+        "the AWS credentials have expired, or AWS_SESSION_TOKEN does not belong to them; renew all three variables, or "
+        "the log-in of AWS_PROFILE"
     ),
-    "InvalidToken": ("AWS_SESSION_TOKEN does not belong to the access key; set all three variables again, or unset it"),
     "InvalidAccessKeyId|UnrecognizedClientException|InvalidClientTokenId": (
         "the server does not know AWS_ACCESS_KEY_ID; correct it, or AWS_ENDPOINT_URL_S3"
     ),
@@ -64,32 +62,20 @@ _REASONS: Final = {
         "there are no usable AWS credentials ({name}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
         "AWS_PROFILE, or give the machine a role"
     ),
-    "InvalidConfigError.*CA bundle": (
-        "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set but empty; name a CA bundle, or unset it"
-    ),
     "InvalidRegionError|NoRegionError": "AWS_REGION is not a region; write it like eu-central-1",
     "ValueError.*[Ee]ndpoint": (
         "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is not an address; write it like https://s3.example.com"
     ),
-    "MissingDependencyException": (
-        "this kind of bucket needs awscrt, which is not installed; use one in a single region"
+    r"InvalidConfigError.*CA bundle|SSLError.*(No such file|Is a directory|Permission denied|\[X509: NO_CERTIFICATE)": (
+        "the CA bundle is empty or cannot be read; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE, or unset it"
     ),
-    "PaginationError": (
-        "its lists do not continue after the first page; use a store that lists more than 1000 objects"
+    "CERTIFICATE_VERIFY_FAILED|doesn't match": (
+        "its certificate, or the proxy's, is not trusted, out of date or for another host; set AWS_CA_BUNDLE to your "
+        "company's CA file, have the certificate renewed, or correct this machine's clock"
     ),
-    r"SSLError.*(No such file|Is a directory|Permission denied|\[X509: NO_CERTIFICATE)": (
-        "the CA bundle cannot be read; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"
-    ),
-    "ProxyConnectionError.*certificate (has expired|is not yet valid)": f"the proxy's {_OUT_OF_DATE}",
-    "ProxyConnectionError.*(CERTIFICATE_VERIFY_FAILED|doesn't match)": f"the proxy's {_CERTIFICATE}",
-    "certificate (has expired|is not yet valid)": f"its {_OUT_OF_DATE}",
-    "CERTIFICATE_VERIFY_FAILED|doesn't match": f"its {_CERTIFICATE}",
-    "failed: 40[17]": (
-        "the proxy requires a user and a password, other than those in HTTPS_PROXY if it has any; write it like "
+    "failed: 40[17]|InvalidProxiesConfigError|LocationParseError": (
+        "the proxy's address is wrong, or it requires another user and password than HTTPS_PROXY has; write it like "
         "http://user:password@host:port"
-    ),
-    "InvalidProxiesConfigError|LocationParseError": (
-        "the proxy's address is wrong; write HTTPS_PROXY like http://host:port"
     ),
     "ProxyConnectionError": (
         "the proxy cannot be reached, or blocks the request; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"

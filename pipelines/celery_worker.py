@@ -1,9 +1,6 @@
-"""The Celery application of a run worker: `celery --app pipelines.celery_worker worker` (docs/scaling.md).
+"""The Celery application of a run worker: `celery --app pipelines.celery_worker worker`.
 
-A task is acknowledged when its run has ended; if the worker's connection breaks, the broker gives it to another one.
-With run monitoring on, Dagster ignores a second worker for a run that has begun, and takes the ignored task for a
-success: the run would stay "started" until `max_runtime_seconds`. So a redelivered task ends its run as one whose
-worker was lost, and Dagster's run retries start it again from the steps that had not succeeded.
+docs/scaling.md says how a lost run comes back, and why Dagster alone would leave it "started".
 """
 
 from collections.abc import Mapping, Sequence

@@ -18,7 +18,6 @@ from assets.reports import agent_segment_metadata, global_call_type_detail, inte
 from pipelines.memory import tune_allocator, tune_gc
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING
-from pipelines.orchestration.partitions import daily_partitions
 from pipelines.orchestration.resources import all_resources
 from pipelines.orchestration.schedules import all_schedules
 from pipelines.orchestration.sensors.alerts import alerts
@@ -49,7 +48,10 @@ def defs() -> dg.Definitions:
 def build_defs(*, calendar: Calendar | None = None, environment: Environment | None = None) -> dg.Definitions:
     """Return fresh definitions; tests give their own `calendar` and `environment`."""
     days = calendar or load(Calendar)
-    partitions = daily_partitions(days)
+    # `end_offset`: today is a partition, too.
+    partitions = dg.DailyPartitionsDefinition(
+        days.archive_start_date.isoformat(), timezone=days.archive_timezone, end_offset=1
+    )
     # By noon: the nightly run starts at 04:30.
     fresh = dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), days.archive_timezone)
     events = days.events_url is not None
@@ -64,21 +66,17 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         link = f"\n\n[What to do when something is wrong]({days.archive_docs_url}/operations.md#{section})"
         return f"{text}{link}" if days.archive_docs_url else text
 
-    def owned(spec: dg.AssetSpec) -> dg.AssetSpec:
+    def of_a_date(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(
             description=described(spec.description, "what-the-metadata-says"),
             owners=[days.archive_owner] if days.archive_owner else [],
-        )
-
-    def of_a_date(spec: dg.AssetSpec) -> dg.AssetSpec:
-        return owned(spec).replace_attributes(
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
             freshness_policy=fresh,
         )
 
     return dg.Definitions(
-        assets=[*(asset.map_asset_specs(of_a_date) for asset in assets), owned(checks.ARCHIVE_TOTALS)],
+        assets=[asset.map_asset_specs(of_a_date) for asset in assets],
         asset_checks=[
             *(_with(check, partitions, described) for check in of_date),
             _with(checks.no_overdue_recordings, None, described),

@@ -169,13 +169,9 @@ HeaderName = Annotated[
 BucketName = Annotated[
     str,
     _valid(
-        lambda name: ACCESS_POINT.fullmatch(name) or "/" not in name,
+        lambda name: ACCESS_POINT.fullmatch(name) or re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name),
         "must be only the name, such as my-recordings, or the ARN of an access point; put the prefix of the keys into "
         "ARCHIVE_PREFIX, and the address of a server into AWS_ENDPOINT_URL_S3",
-    ),
-    _valid(
-        lambda name: ACCESS_POINT.fullmatch(name) or re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name),
-        "is not a bucket name; write it like my-recordings",
     ),
 ]
 
@@ -221,9 +217,7 @@ class Calendar(BaseModel):
 
 
 class DagsterSettings(Calendar):
-    """The settings of the definitions: a first date that somebody chose. A default would give a new account 2,500 dates
-    that its source has purged, and a default that moves would drop archived dates from the partitions.
-    """
+    """The settings of the definitions: with a first date that somebody chose (docs/decisions.md)."""
 
     archive_start_date: date
 
@@ -290,8 +284,6 @@ class ReceiverSettings(S3Settings):
             raise ValueError("EVENTS_USERNAME and EVENTS_PASSWORD belong together: set both or neither")
         if self.events_username and (self.events_header_value or self.events_header_name != "Authorization"):
             raise ValueError("EVENTS_USERNAME and EVENTS_HEADER_VALUE are both set: keep one of them")
-        if self.events_allow_anyone and self.header_values:
-            raise ValueError("EVENTS_ALLOW_ANYONE is set together with a secret: keep one of them")
         if not self.events_allow_anyone and not (self.events_username or self.events_header_value):
             raise ValueError(
                 "no secret is set, so anybody could send events: give EVENTS_USERNAME and EVENTS_PASSWORD, or "
@@ -312,7 +304,6 @@ class StorageSettings(S3Settings):
     archive_signing_kms_key: str | None = None
     archive_verify_key_file: LocalPath | None = None
     archive_drill_recordings: Annotated[int, Field(ge=1)] = 200
-    archive_drill_share: Annotated[float, Field(gt=0, le=1)] | None = None
     archive_phone_region: Region = "US"
 
     @property
@@ -386,16 +377,11 @@ class BrowseSettings(StorageSettings):
 
 
 class VerifySettings(StorageSettings):
-    """The settings of `verify` and `status`. With account ids, each account's reports are required."""
+    """The settings of `verify`, `status` and `metrics`. With account ids, each account's reports are required."""
 
     ringcx_account_ids: Texts = ()
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     archive_give_up_days: Amount = 7
-
-
-class LimiterSettings(Calendar):
-    """The location of the request budget that all processes share."""
-
     rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     data_dir: LocalPath = Path("data")
 
@@ -405,10 +391,6 @@ class LimiterSettings(Calendar):
         if self.rate_limit_url is None:
             return self.data_dir / "rate_limits.sqlite"
         return self.rate_limit_url.get_secret_value()
-
-
-class MetricsSettings(VerifySettings, LimiterSettings):
-    """The settings of `metrics`, without a log-in."""
 
 
 class PlanSettings(VerifySettings):
@@ -445,7 +427,7 @@ class PlanSettings(VerifySettings):
         return self
 
 
-class Settings(PlanSettings, AlertSettings, LimiterSettings):
+class Settings(PlanSettings, AlertSettings):
     """All settings, by their variable's name in lower case. Secrets are `SecretStr`: no repr shows them."""
 
     ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
@@ -585,6 +567,4 @@ def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:
     name = str(loc[0])
     if kind == "missing":
         return f"{name.upper()} is not set: {_HINTS.get(name, 'set it')} (see .env.example)"
-    if kind.startswith("date"):
-        said = "is not a valid date; write it like 2026-09-01"
     return f"{name.upper()} {said[0].lower()}{said[1:]} (see .env.example)"

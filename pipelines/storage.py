@@ -18,7 +18,8 @@ def open_stores(
 ) -> tuple[Bucket, Ledger]:
     """Return the bucket and the ledger; make an S3 client if `s3` is None."""
     client = s3 or make_s3_client(max_connections=max_connections, options=settings.s3_options)
-    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    name, prefix = settings.archive_bucket, settings.archive_prefix
+    bucket = Bucket(client, name, prefix, storage_class=settings.archive_storage_class)
     return bucket, Ledger(ledger_files(settings, client), clock=clock)
 
 

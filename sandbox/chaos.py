@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.ledger.files import LedgerError
-from pipelines.orchestration.environment import Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from pipelines.settings import Settings
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
@@ -257,7 +257,7 @@ def _materialize(day: date, variables: Mapping[str, str], log: Path) -> None:
 @contextmanager
 def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
     """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
-    ledger = LedgerStore(Environment()).open()
+    ledger = Environment().stores[1]
 
     def look() -> None:
         report.ledger_reads += 1

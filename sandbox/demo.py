@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipelines.cli.run import Stopped, archive
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.orchestration.environment import Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from pipelines.settings import Settings
 from pipelines.steps.pull.coverage import SETTLED
 from sandbox.stage import DATA, HOME, settle_in, stage
@@ -41,7 +41,7 @@ def main() -> int:
 
 def _summary(days: list[date]) -> None:
     environment = Environment()
-    ledger = LedgerStore(environment).open()
+    _, ledger = environment.stores
     columns = ["found", *(str(status) for status in Status), "MB held"]
     _say(f"\n{'date':<12}" + "".join(f"{name:>10}" for name in columns))
     explained: Counter[tuple[str, str]] = Counter()

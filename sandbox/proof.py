@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 
 from pipelines.ledger.states import RecordingState
-from pipelines.orchestration.environment import Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 
@@ -34,7 +34,7 @@ def truth_of(source: RunningSandbox, days: list[date]) -> Truth:
 
 def states_of(days: list[date]) -> dict[str, RecordingState]:
     """What the ledger of the environment's settings knows of `days`."""
-    return LedgerStore(Environment()).open().states(days)
+    return Environment().stores[1].states(days)
 
 
 def prove(days: list[date], truth: Truth, source: RunningSandbox, s3: LocalS3) -> tuple[int, list[str]]:

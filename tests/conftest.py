@@ -17,6 +17,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from pipelines.orchestration.environment import _client_of_process
 from pipelines.steps.pull.coverage import SETTLED
 from sandbox.postgres import LocalPostgres
 from sandbox.proof import environment
@@ -92,6 +93,7 @@ def _s3_clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(botocore.session.Session, "create_client", create_and_remember)
     yield
+    _client_of_process.cache_clear()
     for client in made:
         client.close()
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.source import Source
 from pipelines.settings import Settings
 from pipelines.steps.fetch.attempt import Attempt
@@ -16,9 +16,7 @@ class Services:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.source = Source(environment, logging.getLogger(__name__).info)
-        self.archive = ArchiveStore(environment)
-        ledger = LedgerStore(environment)
-        self.ledger, self.bucket = ledger.open(), self.archive.bucket
+        self.bucket, self.ledger = environment.stores
         self.close, self.allowed = self.source.close, self.source.allowed
 
     @property

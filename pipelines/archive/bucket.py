@@ -10,27 +10,33 @@ import io
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain, pairwise, takewhile
 from typing import Any, BinaryIO, Final, NamedTuple
 
+from botocore.exceptions import BotoCoreError, ClientError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipelines.archive.capabilities import AMAZON, Capabilities, Probes
 from pipelines.archive.client import is_amazon
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, StoreDamaged, storage_errors
 from pipelines.archive.keys import day_prefix
-from pipelines.archive.multipart import NO_PARTS, PART, Put, changed_in_memory, put_in_parts
 from pipelines.aws import S3Client, as_base64, md5_of
+
+PART: Final = 8 << 20
+"""The size of a part in bytes; a larger body is uploaded in parts."""
 
 _BLOCK: Final = 1 << 20
 _LOCKS: Final = 1024
 _LISTERS: Final = 16
 _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+# The statuses of a store that supports no multipart uploads, or not with these parameters.
+_NO_PARTS: Final = frozenset({400, 405, 501})
+_PARTS_ACTION: Final = "s3:PutObject (and s3:AbortMultipartUpload)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,6 @@ class ObjectFacts:
     version_id: str | None
     sha256: str | None
     recording_id: str | None
-    checksum_sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,14 @@ class Hashed(NamedTuple):
 
     size: int
     sha256: str
+
+
+class Put(NamedTuple):
+    """The store's answer to a put. `proven`: the response shows that the store holds the bytes that were sent."""
+
+    etag: str
+    version_id: str | None
+    proven: bool
 
 
 class Bucket:
@@ -86,11 +99,26 @@ class Bucket:
             reraise=True,
         )
 
-    def list_day(self, day: date, expected: Iterable[str] = ()) -> dict[str, Listed]:
-        """Return all recordings stored for a day, by key; the `expected` keys make a long listing faster."""
-        if self.name.endswith("--x-s3"):  # S3 Express lists in no order, and cannot start after a key
-            expected = ()
-        return list_in_parallel(self.list_keys, day_prefix(self.prefix, day), expected)
+    def list_day(self, day: date, expected: Iterable[str] = (), *, least: int = 2000) -> dict[str, Listed]:
+        """Return all recordings stored for a day, by key: of a hundred thousand in one second instead of eight, since
+        the `expected` keys divide the listing into parts, each with at least `least` of them.
+        """
+        start = day_prefix(self.prefix, day)
+        inside = sorted(key for key in expected if key.startswith(start))
+        step = max(least, -(-len(inside) // _LISTERS))
+        # S3 Express lists in no order, and cannot start after a key.
+        if (cuts := inside[step::step]) and not self.name.endswith("--x-s3"):
+
+            def list_part(ends: tuple[str, str | None]) -> list[tuple[str, Listed]]:
+                after, last = ends
+                return list(takewhile(lambda item: last is None or item[0] <= last, self.list_keys(start, after)))
+
+            with ThreadPoolExecutor(_LISTERS, thread_name_prefix="listing") as pool:
+                found = dict(chain.from_iterable(pool.map(list_part, pairwise(["", *cuts, None]))))
+            # Other stores may not either: then one sequential listing is made.
+            if found.keys() >= set(inside):
+                return found
+        return dict(self.list_keys(start))
 
     def list_keys(self, start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
         """Yield each object whose key begins with `start` and sorts after `after`, in the store's order."""
@@ -112,7 +140,7 @@ class Bucket:
         """Return the store's facts about an object, or None if no object is stored under the key."""
         try:
             with storage_errors(self.name, "s3:GetObject (and s3:ListBucket)", key):
-                answer = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+                answer = self._client.head_object(Bucket=self.name, Key=key)
         except KeyMissing:
             return None
         metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
@@ -122,7 +150,6 @@ class Bucket:
             version_id=answer.get("VersionId"),
             sha256=metadata.get("sha256"),
             recording_id=metadata.get("recording-id"),
-            checksum_sha256=answer.get("ChecksumSHA256"),
         )
 
     def blocks(self, key: str, size: int | None = _BLOCK) -> Iterator[bytes]:
@@ -135,11 +162,8 @@ class Bucket:
                 yield block
 
     def read_range(self, key: str, start: int, end: int, size: int) -> bytes:
-        """Return the bytes from `start` up to `end` (exclusive) of an object that must be `size` bytes long.
-
-        Raises:
-            KeyMissing: nothing is stored there.
-            StoreDamaged: the object has another size, or the store sent a range that was not requested.
+        """Return the bytes from `start` up to `end` (exclusive) of an object that must be `size` bytes long; raise
+        KeyMissing if nothing is stored there, and StoreDamaged if it has another size or another range was sent.
         """
         with storage_errors(self.name, "s3:GetObject", key):
             answer = self._client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{end - 1}")
@@ -165,6 +189,13 @@ class Bucket:
                 into.write(block)
         return Hashed(size, digest.hexdigest())
 
+    def sha256_of(self, key: str) -> str | None:
+        """Return the SHA-256 of an object's bytes, in hex, or None if nothing is stored there."""
+        try:
+            return self.hash_object(key).sha256
+        except KeyMissing:
+            return None
+
     @property
     def capabilities(self) -> Capabilities:
         """What the server checks on a put, probed on first use."""
@@ -186,11 +217,8 @@ class Bucket:
         """Store an object where there is none, and prove that its bytes arrived.
 
         `body`: bytes, or a seekable stream that holds nothing else and keeps at most `PART` bytes in memory. `sha256`:
-        of the bytes as they were received, in hex; not needed for bytes made here.
-
-        Raises:
-            KeyExists: an object is stored there.
-            StoreDamaged: the bytes are not those of `sha256`, here or where they arrived.
+        of the bytes as they were received, in hex; not needed for bytes made here. Raises KeyExists if an object is
+        stored there, and StoreDamaged if the bytes are not those of `sha256`, here or where they arrived.
         """
         fields: dict[str, Any] = {"ContentType": content_type, "Metadata": dict(metadata or {})}
         if storage_class:
@@ -232,38 +260,73 @@ class Bucket:
             fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": as_base64(bytes.fromhex(sha256))}
         else:
             if hashlib.sha256(body).hexdigest() != sha256:
-                raise changed_in_memory(key)
+                raise _changed_in_memory(key)
             md5 = md5_of(body)
             fields |= {"ContentMD5": as_base64(md5)}
         with storage_errors(self.name, "s3:PutObject", key):
             answer = self._client.put_object(Bucket=self.name, Key=key, Body=body, **fields)
         etag = answer.get("ETag", "").strip('"')
-        if md5 is None:
-            proven = answer.get("ChecksumSHA256") == fields["ChecksumSHA256"]
-        else:  # with a KMS or customer key the ETag is not an MD5
-            encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
-            proven = etag == md5.hex() and not encrypted
+        proven = answer.get("ChecksumSHA256") == fields["ChecksumSHA256"] if md5 is None else etag == md5.hex()
         return Put(etag, answer.get("VersionId"), proven)
 
     def _put_in_parts(self, key: str, body: BinaryIO, sha256: str, fields: dict[str, Any]) -> Put:
-        server = self.capabilities
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if self.capabilities.create_only else {}
         try:
-            return put_in_parts(
-                self._client,
-                self.name,
-                key,
-                body,
-                sha256=sha256,
-                checksums=server.checks_sha256,
-                create_only=server.create_only,
-                fields=fields,
-            )
+            return self._upload(key, body, sha256, fields, condition)
         except StorageRefused as error:
-            if self.is_amazon or error.status not in NO_PARTS:
+            if self.is_amazon or error.status not in _NO_PARTS:
                 raise
-            body.seek(0)  # some stores do not support multipart uploads
-            condition = {"IfNoneMatch": "*"} if server.create_only else {}
-            return self._put(key, body.read(), sha256, {**fields, **condition})
+            body.seek(0)
+            return self._put(key, body.read(), sha256, fields | condition)
+
+    def _upload(self, key: str, body: BinaryIO, sha256: str, fields: dict[str, Any], condition: dict[str, Any]) -> Put:
+        """Read, hash and send each part of a body once, so that only one is in memory.
+
+        s3transfer cannot do this create-only; the server checks the condition when it joins the parts. An upload that
+        fails is aborted; one whose process was killed stays invisible in the bucket until a lifecycle rule removes it
+        (docs/storage.md).
+        """
+        checksums = self.capabilities.checks_sha256
+        algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
+        target: dict[str, Any] = {"Bucket": self.name, "Key": key}
+        with storage_errors(self.name, _PARTS_ACTION, key):
+            target["UploadId"] = self._client.create_multipart_upload(**target, **algorithm, **fields)["UploadId"]
+        whole, digests = hashlib.sha256(), b""
+        parts: list[Any] = []
+        try:
+            body.seek(0)
+            while block := body.read(PART):
+                whole.update(block)
+                digest = hashlib.sha256(block).digest() if checksums else md5_of(block)
+                digests += digest
+                named: dict[str, Any] = {"ChecksumSHA256": as_base64(digest)} if checksums else {}
+                proof = algorithm | named or {"ContentMD5": as_base64(digest)}
+                number = len(parts) + 1
+                with storage_errors(self.name, _PARTS_ACTION, key):
+                    sent = self._client.upload_part(**target, PartNumber=number, Body=block, **proof)
+                parts.append({"PartNumber": number, "ETag": sent.get("ETag", ""), **named})
+            if whole.hexdigest() != sha256:
+                raise _changed_in_memory(key)  # noqa: TRY301 - so that the upload is aborted here, too
+            with storage_errors(self.name, _PARTS_ACTION, key):
+                done = self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": parts}, **condition)
+        except BaseException:  # an interrupt too: its parts would cost money until somebody finds them
+            # Should the abort fail, the bucket's lifecycle rule does it, and the first error matters more.
+            with suppress(BotoCoreError, ClientError):
+                self._client.abort_multipart_upload(**target)
+            raise
+        etag = done.get("ETag", "").strip('"')
+        if checksums:
+            proven = done.get("ChecksumSHA256") == f"{as_base64(hashlib.sha256(digests).digest())}-{len(parts)}"
+        else:
+            proven = etag == f"{md5_of(digests).hex()}-{len(parts)}"
+        return Put(etag, done.get("VersionId"), proven)
+
+
+def _changed_in_memory(key: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"The bytes for {key} changed on this machine after they were received, so they were not stored; check the "
+        "machine's memory and temporary folder; the next run fetches them again"
+    )
 
 
 class ObjectReader(io.RawIOBase):
@@ -293,31 +356,3 @@ class ObjectReader(io.RawIOBase):
         into[: end - self._at] = self._bucket.read_range(self._key, self._at, end, self._size)
         read, self._at = end - self._at, end
         return read
-
-
-def list_in_parallel(
-    list_keys: Callable[[str, str], Iterator[tuple[str, Listed]]],
-    start: str,
-    expected: Iterable[str],
-    *,
-    least: int = 2000,
-) -> dict[str, Listed]:
-    """Return every object whose key begins with `start`, by key: of a hundred thousand in one second instead of eight.
-
-    `list_keys(start, after)` lists in the store's order. The `expected` keys divide the listing into parts, each with
-    at least `least` of them.
-    """
-    inside = sorted(key for key in expected if key.startswith(start))
-    step = max(least, -(-len(inside) // _LISTERS))
-    if cuts := inside[step::step]:
-
-        def list_part(ends: tuple[str, str | None]) -> list[tuple[str, Listed]]:
-            after, last = ends
-            return list(takewhile(lambda item: last is None or item[0] <= last, list_keys(start, after)))
-
-        with ThreadPoolExecutor(_LISTERS, thread_name_prefix="listing") as pool:
-            found = dict(chain.from_iterable(pool.map(list_part, pairwise(["", *cuts, None]))))
-        # Some stores list in no order, or cannot start after a key. Then one sequential listing is made.
-        if found.keys() >= set(inside):
-            return found
-    return dict(list_keys(start, ""))

@@ -4,7 +4,6 @@ docs/storage.md says what is put there. If an answer is unclear, the weaker capa
 """
 
 import hashlib
-import io
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,11 +17,10 @@ from pipelines.archive.errors import (
     storage_errors,
 )
 from pipelines.archive.keys import probe_key
-from pipelines.archive.multipart import NO_PARTS, put_in_parts
 from pipelines.aws import S3Client, as_base64, md5_of
 from pipelines.wording import number
 
-_BODY: Final = b"What this server checks is found out with this object; see docs/storage.md.\n"
+_PROBE: Final = b"What this server checks is found out with this object; see docs/storage.md.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Probes:
         for sends_checksum, is_conditional in ((True, True), (False, True), (True, False), (False, False)):
             try:
                 for _ in range(1 + is_conditional):
-                    self._put(self._create_only_key, _BODY if sends_checksum else None, create_only=is_conditional)
+                    self._put(self._create_only_key, _PROBE if sends_checksum else None, create_only=is_conditional)
                 create_only = False
             except KeyExists:
                 create_only = True
@@ -62,24 +60,6 @@ class Probes:
                 continue
             return Capabilities(create_only, sends_checksum and self._refuses_wrong_checksum())
         return Capabilities(create_only=False, checks_sha256=False)
-
-    def refuses_second_multipart(self) -> bool:
-        """Return whether a multipart upload is create-only too: refused under a key that exists.
-
-        True also for a store without multipart uploads, which gets a large body in one put with the same condition.
-        """
-        try:
-            put_in_parts(
-                self._client, self._bucket, self._create_only_key, io.BytesIO(_BODY),
-                sha256=hashlib.sha256(_BODY).hexdigest(), checksums=False, create_only=True, fields={},
-            )  # fmt: skip
-        except KeyExists:
-            return True
-        except StorageRefused as error:
-            if error.status in NO_PARTS:
-                return True
-            raise
-        return False
 
     def remove(self, key: str) -> bool:
         """Remove an object; return False, and leave it there, if the credentials may not."""
@@ -119,12 +99,12 @@ class Probes:
         """Put the tiny object with the SHA-256 of `checksum_of`, or with its own MD5 if that is None."""
         fields: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
         if checksum_of is None:
-            fields["ContentMD5"] = as_base64(md5_of(_BODY))
+            fields["ContentMD5"] = as_base64(md5_of(_PROBE))
         else:
             checksum = as_base64(hashlib.sha256(checksum_of).digest())
             fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
         with storage_errors(self._bucket, "s3:PutObject", key):
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY, ContentType="text/plain", **fields)
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=_PROBE, ContentType="text/plain", **fields)
 
     def _refuses_wrong_checksum(self) -> bool:
         """Return whether the server refuses a SHA-256 that does not match the body, but accepts one that does."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -23,7 +23,6 @@ AddressingStyle = Literal["auto", "path", "virtual"]
 
 _log: Final = logging.getLogger(__name__)
 _ENCRYPTED: Final = frozenset({"PutObject", "CreateMultipartUpload"})
-_BY_KEY: Final = "after-key:"
 # Headers that S3 sends whenever it does these; one of several is enough, since stores differ.
 _ANSWERS: Final[Mapping[str, frozenset[str]]] = {
     "PutObject": frozenset({"ETag"}),
@@ -81,8 +80,7 @@ def make_s3_client(
     events.register("before-parameter-build.s3", _add_options(options))
     events.register("before-endpoint-resolution.s3", _warn_of_other_region(client.meta.region_name))
     events.register("after-call.s3", _require_answer(amazon=is_amazon(client)))
-    events.register_last("after-call.s3.ListObjectsV2", _name_next_page)
-    events.register("before-call.s3.ListObjectsV2", _ask_by_key)
+    events.register_last("after-call.s3.ListObjectsV2", _require_token)
     for operation in ("PutObject", "UploadPart"):
         events.register_first(f"request-created.s3.{operation}", _send_at_once)
     return client
@@ -122,27 +120,10 @@ def _require_answer(*, amazon: bool) -> Callable[..., None]:
     return require
 
 
-def _name_next_page(parsed: dict[str, Any], **_: object) -> None:
-    """Request the next page after the last key seen if a page is truncated but has no continuation token.
-
-    botocore would take such a page for the last one and miss the rest.
-    """
+def _require_token(parsed: dict[str, Any], **_: object) -> None:
+    """Raise an error if a page is truncated but names no next one: botocore would take it for the last."""
     if parsed.get("IsTruncated") and not parsed.get("NextContinuationToken"):
-        names = [item["Key"] for item in parsed.get("Contents", [])]
-        names += [folder["Prefix"] for folder in parsed.get("CommonPrefixes", [])]
-        parsed["NextContinuationToken"] = _BY_KEY + max(names, default="")
-
-
-def _ask_by_key(params: dict[str, Any], **_: object) -> None:
-    """Ask for the page that `_name_next_page` named with ListObjects version 1, which such servers understand."""
-    url = urlsplit(params["url"])
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
-    token = query.get("continuation-token", "")
-    if token.startswith(_BY_KEY):
-        for name in ("list-type", "continuation-token", "start-after"):
-            query.pop(name, None)
-        query["marker"] = token.removeprefix(_BY_KEY)
-        params["url"] = url._replace(query=urlencode(query, quote_via=quote)).geturl()
+        raise StorageRefused("The store's lists do not continue after the first page; use another store")
 
 
 def _send_at_once(request: AWSRequest, **_: object) -> None:
@@ -171,12 +152,13 @@ def _add_options(options: S3Options) -> Callable[..., None]:
 
 def _warn_of_other_region(configured: str) -> Callable[..., None]:
     """Return a handler that warns once for each bucket in another region, to which boto3 then sends its requests."""
-    warned: dict[str, object] = {}
+    warned: set[str] = set()
 
     def warn(builtins: Mapping[str, Any], params: Mapping[str, Any], **_: object) -> None:
-        region, bucket, call = builtins.get("AWS::Region"), params.get("Bucket"), object()
-        if region in {configured, "aws-global", None} or bucket is None or warned.setdefault(bucket, call) is not call:
+        region, bucket = builtins.get("AWS::Region"), params.get("Bucket")
+        if region in {configured, "aws-global", None} or bucket is None or bucket in warned:
             return
+        warned.add(bucket)
         _log.warning(
             "The bucket %s is in the region %s and not in %s; requests go there. Set AWS_REGION=%s",
             bucket, region, configured, region,

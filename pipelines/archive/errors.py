@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Final
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -32,38 +32,26 @@ class StoreDamaged(StorageError):
     """The bytes in the bucket, or in transit to it, differ from the bytes that were received, and do not count."""
 
 
-class _AboutKey(StorageError):
-    sentence: ClassVar[str]
-
-    def __init__(self, key: str, **more: str) -> None:
-        super().__init__(self.sentence.format(key=key, **more))
-
-
-class KeyExists(_AboutKey):
+class KeyExists(StorageError):
     """An object is already stored under the key, and nothing was written."""
 
-    sentence = "An object is already stored under {key}, so nothing was written; compare the two"
+    def __init__(self, key: str) -> None:
+        super().__init__(f"An object is already stored under {key}, so nothing was written; compare the two")
 
 
-class KeyMissing(_AboutKey):
+class KeyMissing(StorageError):
     """No object is stored under the key."""
 
-    sentence = "Nothing is stored under {key}; if it should be, run that date again"
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Nothing is stored under {key}; if it should be, run that date again")
 
 
-class NameTaken(_AboutKey):
+class NameTaken(StorageError):
     """Another recording, or an object that does not identify itself, has the key; nothing was written."""
 
-    sentence = "Another recording is stored under {key}, so this one needs a separate name (apart_key)"
 
-
-class Conflict(_AboutKey):
+class Conflict(StorageError):
     """The same recording is stored under the key with different bytes. Both copies are kept for a person to decide."""
-
-    sentence = (
-        "The recording under {key} (SHA-256 {held}) differs from what the source sends now, which is kept as {kept_as};"
-        " listen to both and decide"
-    )
 
 
 _LATER: Final = "; the next run continues from here"
@@ -121,7 +109,7 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
             return kind(sentence.format(bucket=bucket, said=said, where=where))
     if said in {"NoSuchKey", "404", "NotFound"}:
         return KeyMissing(key)
-    if http_status == 412:
+    if http_status == 412 or said == "NoSuchUpload":  # whose first answer was lost: it is stored, or will be
         return KeyExists(key)
     if is_transient(error):
         code = "" if said == str(http_status) else f" ({said})"
@@ -130,12 +118,7 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
         )
     if why := reason(error):
         return StorageRefused(f"S3 refused {action} on {where} ({said}): {why}")
-    remedy = "check ARCHIVE_BUCKET and the bucket's settings"
-    if http_status in {401, 403}:
-        remedy = (
-            "the credentials need that right, and must be correct, and ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be "
-            "the bucket's owner"
-        )
-    elif said == "400":  # the answer to a HEAD has no body with details
-        remedy = "the credentials may have expired, or AWS_REGION is wrong"
-    return StorageRefused(f"S3 refused {action} on {where} ({said}); {remedy}")
+    return StorageRefused(
+        f"S3 refused {action} on {where} ({said}); the credentials must be valid and have that right; check them, "
+        "ARCHIVE_BUCKET, AWS_REGION and, if it is set, ARCHIVE_EXPECTED_BUCKET_OWNER"
+    )

@@ -8,10 +8,9 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from pipelines.archive.bucket import Bucket, ObjectFacts
+from pipelines.archive.bucket import Bucket, ObjectFacts, Put
 from pipelines.archive.errors import Conflict, KeyExists, KeyMissing, NameTaken, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import copy_key, metadata_text
-from pipelines.archive.multipart import Put
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
 _IN_MEMORY = 4 << 20
@@ -45,27 +44,21 @@ class Stored:
 def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     """Put a recording under its key, or adopt the equal object that is already stored.
 
-    `body` is seekable and holds exactly the recording; it is read from its beginning, block by block.
-
-    Raises:
-        NameTaken: another recording is stored there: store this one under `keys.apart_key`.
-        Conflict: this recording is stored there with other bytes, damaged or not; the new ones are kept under the
-            conflict key.
-        StoreDamaged: the stored object is not what was sent, and does not count as archived.
+    `body` is seekable and holds exactly the recording; it is read from its beginning, block by block. Raises NameTaken
+    if another recording is stored there (store this one under `keys.apart_key`); Conflict if this recording is stored
+    there with other bytes, damaged or not (the new ones are kept under the conflict key); and StoreDamaged if the
+    object just stored, or the copy under the conflict key, does not hold the bytes that were sent: it does not count.
     """
-    for _ in range(3):
-        try:
-            put = _put(bucket, upload.key, upload, body)
-        except KeyExists:
-            found = bucket.head(upload.key)
-            if found is not None:
-                return _settle(bucket, upload, body, found)
-        else:
-            return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
-    raise StorageUnavailable(
-        f"A put of {upload.key} in the bucket {bucket.name} was refused three times because an object is stored "
-        "there, and each time it was gone afterwards; find out what deletes objects there"
-    )
+    try:
+        put = _put(bucket, upload.key, upload, body)
+    except KeyExists:
+        if found := bucket.head(upload.key):
+            return _settle(bucket, upload, body, found)
+        raise StorageUnavailable(
+            f"A put of {upload.key} in the bucket {bucket.name} was refused because an object is stored there, and it "
+            "was gone afterwards; find out what deletes objects there. The next run continues from here"
+        ) from None
+    return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
 
 
 def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo] | None:
@@ -89,15 +82,15 @@ def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo]
 
 def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) -> Stored:
     """Return the recording stored under the key if it is this one; otherwise keep the new bytes apart, or raise."""
-    if found.recording_id not in {None, metadata_text(upload.recording_id)}:
-        raise NameTaken(upload.key)
-    # Metadata only claims what is stored, and a checksum may be an echo: read the object.
-    held = bucket.hash_object(upload.key).sha256
-    if held == upload.sha256:
-        return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
-    if found.recording_id is None:
-        # Different bytes without an id (some servers lose metadata): neither copy may win.
-        raise NameTaken(upload.key)
+    ours, held = metadata_text(upload.recording_id), ""
+    # Metadata only claims what is stored, and a checksum may be an echo: read the object itself.
+    if found.recording_id in {None, ours}:
+        held = bucket.hash_object(upload.key).sha256
+        if held == upload.sha256:
+            return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
+    # Another recording's id, or no id (some servers lose metadata) and different bytes: neither copy may win.
+    if found.recording_id != ours:
+        raise NameTaken(f"Another recording is stored under {upload.key}; nothing was written")
     # Another version of the same recording, or a damaged one: ours is kept too, since the source will purge it.
     kept_as = copy_key("conflicts", bucket.prefix, upload.key, upload.sha256)
     try:
@@ -109,7 +102,7 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
                 f"The object {kept_as} in the bucket {bucket.name} does not match the hash in its name; "
                 "delete it and run the date again"
             ) from None
-    raise Conflict(upload.key, held=held, kept_as=kept_as)
+    raise Conflict(f"{upload.key} holds SHA-256 {held}; what the source sends now is kept as {kept_as}")
 
 
 def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:

@@ -29,15 +29,12 @@ _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": 
 
 @dataclass(frozen=True, slots=True)
 class WavInfo:
-    """The facts in a WAV's headers, compared with the bytes that were received.
+    """The facts in a WAV's headers, compared with the bytes that were received. `data_bytes`: of audio that are there.
+    `header_bytes`: before the audio. `duration_s`: None if the headers do not give it.
 
-    Attributes:
-        data_bytes: of audio that are there.
-        duration_s: None if the headers do not give it.
-        header_bytes: before the audio.
-        proof: `whole`: the sizes are definite and the audio fills them. `cut_off`: by the sizes, audio is missing.
-            `nothing`: the sizes leave the end open, so a truncated body looks the same.
-        disagrees: whether a size in the header promises more bytes than there are.
+    `proof`: `whole` if the sizes are definite and the audio fills them; `cut_off` if, by the sizes, audio is missing;
+    `nothing` if the sizes leave the end open, so that a truncated body looks the same. `disagrees`: whether a size in
+    the header promises more bytes than there are.
     """
 
     channels: int
@@ -162,8 +159,6 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
     head = _read_exactly(stream, 0, min(size, 12))
     magic = head[:4]
     if magic not in _MAGICS:
-        if any(whole.startswith(magic) for whole in _MAGICS):
-            raise NotARecording("cut_off", "The WAV ends inside its first four bytes")
         raise NotARecording("not_riff", "The body from the source does not begin like a WAV")
     if size < 12:
         raise NotARecording("cut_off", "The WAV ends inside its first header")

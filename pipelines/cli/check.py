@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -15,21 +14,19 @@ from botocore.utils import get_environ_proxies
 
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
-from pipelines.archive.errors import StorageRefused
 from pipelines.aws import S3Client
 from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, subcommand
-from pipelines.ledger.files import LocalFiles
-from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.source import Source
 from pipelines.ringcx.errors import shown_url
 from pipelines.ringcx.http.proxies import proxy_for
 from pipelines.ringcx.links import is_segment_link
-from pipelines.settings import Settings, SettingsError
+from pipelines.settings import Settings
 from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
 from pipelines.steps.connection.result import Graded, Result, check
 from pipelines.steps.connection.source import SourceCheck
-from pipelines.steps.connection.store import BucketCheck, ledger_works, without_client
+from pipelines.steps.connection.store import BucketCheck, ledger_works
 from pipelines.wording import number
 
 _INDENT = 11
@@ -37,19 +34,9 @@ _LAYOUT = textwrap.TextWrapper(120, subsequent_indent=" " * _INDENT, break_long_
 
 
 def results(environment: Environment, source: Source) -> Iterator[Result]:
-    """Run the checks one after another and yield each result immediately; raise SettingsError if settings are wrong."""
+    """Run the checks one after another and yield each result immediately; raise ExpectedError if a setting is wrong."""
     settings = environment.settings
-    try:
-        reports = source.reports
-    except ValueError as error:  # a token or an address that no request can carry; its text names the variable
-        raise SettingsError(str(error)) from None
-    s3: S3Client | None = None
-    try:
-        s3 = environment.s3
-        probes = Probes(s3, settings.archive_bucket, settings.archive_prefix)
-        of_bucket = BucketCheck(ArchiveStore(environment).bucket, probes, environment.clock).results(s3)
-    except StorageRefused as error:
-        of_bucket = without_client(error)
+    reports, s3, (bucket, ledger) = source.reports, environment.s3, environment.stores
     accounts, hosts = ", ".join(settings.ringcx_account_ids), ", ".join(settings.ringcx_media_hosts)
     yield Result("accounts", "ok", f"{accounts}; RINGCX_SOURCE is {settings.ringcx_source}.")
     yield check("limits", partial(_limits, settings, source))
@@ -64,12 +51,11 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
     yield from of_source.results()
     for of_recording, segments in _recording_checks(settings, source):
         fresh = [link for link in of_source.links if is_segment_link(link[1]) is segments]
-        known = ledger_links(LedgerStore(environment).open(), segments=segments) if s3 else []
+        known = ledger_links(ledger, segments=segments)
         yield from of_recording.results([*fresh[:2], *known, *fresh[2:]])
-    yield from of_bucket
-    files = storage.ledger_files(settings, s3) if s3 else LocalFiles(Path(settings.ledger))
-    why = "" if s3 or not settings.ledger.startswith("s3://") else "it is in S3, and no S3 client could be made"
-    yield check("ledger", partial(ledger_works, files, environment.clock()), not_tried=why)
+    probes = Probes(s3, settings.archive_bucket, settings.archive_prefix)
+    yield from BucketCheck(bucket, probes, environment.clock).results(s3)
+    yield check("ledger", partial(ledger_works, storage.ledger_files(settings, s3), environment.clock()))
 
 
 @subcommand("check")
@@ -115,18 +101,17 @@ def _first_date(settings: Settings, now: datetime) -> Result:
     return Result("first date", "ok", f"{begins}; RingCX has recordings back to {kept}.")
 
 
-def _network(settings: Settings, s3: S3Client | None) -> Graded:
+def _network(settings: Settings, s3: S3Client) -> Graded:
     urls = [settings.ringcx_api_url]
     if settings.uses_interactions:
         urls.append(settings.current_url)
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
     proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "") for url in urls}
-    if s3 is not None:
-        endpoint = s3.meta.endpoint_url
-        proxy = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
-        if proxy and "://" not in proxy:
-            proxy = f"http://{proxy}"
-        proxies[endpoint] = f"the proxy {shown_url(proxy)}" if proxy else ""
+    endpoint = s3.meta.endpoint_url
+    proxy = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    proxies[endpoint] = f"the proxy {shown_url(proxy)}" if proxy else ""
     ways = [f"{url} is reached {f'through {proxy}' if proxy else 'directly'}" for url, proxy in proxies.items()]
     return "ok", "; ".join(ways)
 

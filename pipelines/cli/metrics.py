@@ -16,7 +16,7 @@ from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, file_option, subcommand, whole_file
 from pipelines.cli.status import kept_dates, status
 from pipelines.ringcx.limits.limiter import RateLimiter
-from pipelines.settings import MetricsSettings, load
+from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import Verdict
 
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
@@ -39,7 +39,7 @@ def command(outside: Outside, file: Path | None) -> int:
     --file is for the textfile collector of node_exporter, which reads the file as another user. Exit code 0: the
     metrics were written, whatever they say.
     """
-    settings, now = load(MetricsSettings), outside.clock()
+    settings, now = load(VerifySettings), outside.clock()
     bucket, ledger = storage.open_stores(settings, outside.s3, outside.clock)
     first, last = kept_dates(settings, local_day(now, settings.zone))
     rows = list(status(ledger, bucket, settings, first, last, now=now))

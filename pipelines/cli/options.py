@@ -13,16 +13,14 @@ from datetime import date, datetime
 from importlib import import_module
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
+from pipelines.aws import S3Client
 from pipelines.calendar import FIRST_DAY, utc_now
 from pipelines.errors import ExpectedError
 from pipelines.settings import ENV_FILE, SettingsError
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -55,9 +53,8 @@ class _Command(click.Command):
         except OSError as error:
             if isinstance(error, FileNotFoundError) and error.errno is None and error.args:  # a sentence of ours
                 raise click.ClickException(str(error)) from None
-            reason = error.strerror or type(error).__name__
-            which = f"{error.filename} could" if error.filename else "A file could"
-            raise click.ClickException(f"{which} not be read or written ({reason})") from None
+            reason, which = error.strerror or error or type(error).__name__, error.filename or "A file"
+            raise click.ClickException(f"{which} could not be read or written ({reason})") from None
 
 
 def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
@@ -152,14 +149,12 @@ def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -
 def check_dagster_home() -> None:
     """Raise ClickException unless runs go into the history that the Dagster UI shows."""
     home, here = os.environ.get("DAGSTER_HOME", ""), Path.cwd()
-    remedy = "set it to the absolute path of the folder that holds dagster.yaml, as for the Dagster UI"
-    if not home:
-        raise click.ClickException(f"DAGSTER_HOME is not set: {remedy}")
-    if not Path(home).is_absolute():
-        raise click.ClickException(f"DAGSTER_HOME is not an absolute path: {remedy}")
     file = Path(home) / "dagster.yaml"
-    if not file.is_file():
-        raise click.ClickException(f"DAGSTER_HOME is {home}, where there is no dagster.yaml: {remedy}")
+    if not file.is_absolute() or not file.is_file():
+        raise click.ClickException(
+            f"DAGSTER_HOME is {home or 'not set'}: set it to the absolute path of the folder that holds dagster.yaml, "
+            "as for the Dagster UI"
+        )
     relative = re.search(r"^\s*base_dir:\s*[\w.]", file.read_text("utf-8"), re.MULTILINE)
     if relative and here != Path(home).resolve():
         raise click.ClickException(

@@ -1,17 +1,27 @@
-"""`ringcx-archive receiver`: receives events in the foreground until SIGTERM, or counts the stored ones."""
+"""`ringcx-archive receiver`: receives events in the foreground until SIGTERM, or counts the stored ones.
 
+On SIGTERM the process accepts no new request, answers the others once their events are durable, and ends.
+"""
+
+import asyncio
 import logging
+import socket
 from collections import Counter
-from datetime import date
 
 import click
 
 from pipelines.archive.client import make_s3_client
 from pipelines.cli.options import subcommand
-from pipelines.events.event import field
+from pipelines.events.app import Receiver
 from pipelines.events.files import Events, day_folder, events_at, read_frames
-from pipelines.events.server import run
+from pipelines.serving import listen, serve
 from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
+
+log = logging.getLogger("pipelines.events")
+
+_LOG_EVERY = 60.0
+_GRACE_SECONDS = 25
+_KEEP_ALIVE_SECONDS = 15
 
 
 @subcommand("receiver", "receiver --count", takes_outside=False)
@@ -19,38 +29,67 @@ from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 def command(*, count: bool) -> None:
     """Receive End Call Events from RingCX, in the foreground, until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("pipelines.events").setLevel(logging.INFO)
-    if count:
-        _print_counts(load(S3Settings))
-    else:
-        run(load(ReceiverSettings))
-
-
-def _print_counts(settings: S3Settings) -> None:
-    """Print the number of stored events for each date, and the sum; show no field of an event."""
+    log.setLevel(logging.INFO)
+    settings = load(S3Settings if count else ReceiverSettings)
     if settings.events_url is None:
         raise SettingsError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
-    stored = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
-    click.echo(f"{'date':<12}{'events':>10}{'calls':>10}{'damaged':>10}")
+    events = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
+    if isinstance(settings, ReceiverSettings):
+        events.probe()
+        listener = listen(settings.events_host, settings.events_port, "EVENTS_HOST and EVENTS_PORT")
+        asyncio.run(_serve(Receiver(events, settings), settings, listener))
+    else:
+        _print_counts(events)
+
+
+def _print_counts(stored: Events) -> None:
+    """Print the number of stored events for each date, and the sum; show no field of an event."""
+    click.echo(f"{'date':<12}{'events':>10}{'damaged':>10}")
     total: Counter[str] = Counter()
     for day in stored.days():
-        counts = _counts(stored, day)
+        counts: Counter[str] = Counter()
+        for name in stored.files(day_folder(day)):
+            records, damaged = read_frames(stored.read(name))
+            counts.update(events=len(records), damaged=damaged)
         total += counts
         click.echo(_row(str(day), counts))
     click.echo(_row("total", total))
 
 
-def _counts(stored: Events, day: date) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    calls: set[tuple[str, str]] = set()
-    for file in stored.files(day_folder(day)):
-        frames = read_frames(stored.read(file.name))
-        counts.update(events=len(frames.records), damaged=frames.damaged)
-        fields = [record["fields"] for record in frames.records]
-        calls.update((field(event, "account_id"), field(event, "call_id")) for event in fields)
-    counts["calls"] = len(calls)
-    return counts
-
-
 def _row(title: str, counts: Counter[str]) -> str:
-    return f"{title:<12}{counts['events']:>10}{counts['calls']:>10}{counts['damaged']:>10}"
+    return f"{title:<12}{counts['events']:>10}{counts['damaged']:>10}"
+
+
+async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    log.info("Receiving End Call Events at http://%s:%d/events", host, port)
+    logging_task = asyncio.create_task(_log_counts(receiver))
+    try:
+        await serve(
+            receiver.app(),
+            listener,
+            http="h11",
+            limit_concurrency=settings.events_max_connections + 1,  # uvicorn refuses from this number on
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    finally:
+        logging_task.cancel()
+    log.info("Ended; in total: %s", _counts_text(receiver.counts))
+
+
+async def _log_counts(receiver: Receiver) -> None:
+    """Log the receiver's counts, once a minute if there were requests."""
+    before: Counter[str] = Counter()
+    while True:
+        await asyncio.sleep(_LOG_EVERY)
+        counts = Counter(receiver.counts)
+        if counts != before:
+            log.info("In the last minute: %s", _counts_text(counts - before))
+        if receiver.trouble:
+            log.error("%s", receiver.trouble)
+        before = counts
+
+
+def _counts_text(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"

@@ -23,7 +23,7 @@ from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
 from pipelines.errors import ExpectedError
 from pipelines.orchestration.date_run import AnotherRun, end_dead_runs, running, stored_by
-from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, worst
@@ -55,7 +55,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     check_range(first, last, local_day(outside.clock(), settings.zone), start)
     days = sorted(set(dates)) or dates_between(first, last)
     check_dagster_home()
-    next(ArchiveStore(environment).bucket.list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
+    next(environment.stores[0].list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
     try:
         succeeded, verdict = archive(days, environment)
     except Stopped as stopped:
@@ -109,7 +109,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
 
 def _verdict(environment: Environment, day: date) -> dict[str, Any]:
     try:
-        ledger, bucket = LedgerStore(environment).open(), ArchiveStore(environment).bucket
+        bucket, ledger = environment.stores
         return next(status(ledger, bucket, environment.settings, day, day, now=environment.clock()))
     except ExpectedError as error:  # does not keep the other dates from being archived
         return {"verdict": Verdict.unknown, "sentence": f"It is unknown what {day} holds: {error}"}

@@ -28,8 +28,7 @@ from pipelines.cli.options import (
 )
 from pipelines.orchestration.date_run import require_end, stored_by
 from pipelines.orchestration.environment import Environment
-from pipelines.orchestration.partitions import PARTITION_TAG
-from pipelines.orchestration.run_requests import STOPPED_TAG
+from pipelines.orchestration.run_requests import PARTITION_TAG, STOPPED_TAG
 from pipelines.settings import BrowseSettings, DagsterSettings, Settings, env_file, environment_for_dagster, load
 from pipelines.wording import number
 

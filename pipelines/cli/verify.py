@@ -1,6 +1,5 @@
 """`ringcx-archive verify`: proves the archive of some dates without trusting its own records."""
 
-import math
 import re
 import secrets
 import sys
@@ -11,7 +10,7 @@ import click
 
 from pipelines import storage
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import Archive, verify_days
@@ -19,22 +18,14 @@ from pipelines.steps.verify.objects import Reading, find_strays
 from pipelines.steps.verify.report import DayResult, Discrepancy, Verification
 from pipelines.wording import number
 
-_SHOWN = 50  # discrepancies of one date on the screen where --json takes them all
 _COLUMNS = ("verdict", "manifest", "found", "held", "pending", "lost", "MB", "read")
 
 
 class Screen:
-    """The table, line by line; on a terminal also the progress of the current date. `limit`: discrepancies per date."""
+    """The table, line by line; on a terminal also the progress of the current date."""
 
-    def __init__(self, limit: float = math.inf) -> None:
+    def __init__(self) -> None:
         self._live = sys.stderr.isatty()
-        self._limit, self._shown = limit, 0
-        self._head = f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS) + "\n"
-
-    def _row(self, text: str) -> None:
-        """Write a line of the table, and before the first line its heading: a failure to open shows no table."""
-        self.line(f"{self._head}{text}")
-        self._head = ""
 
     def line(self, text: str) -> None:
         """Write a line that stays on the screen."""
@@ -47,28 +38,17 @@ class Screen:
         if self._live and (done % 25 == 0 or done == of):
             click.echo(f"\r\033[K{day}  {done:,} of {of:,} recordings", nl=False, err=True)
 
-    def discrepancy(self, found: Discrepancy) -> None:
-        """Show a discrepancy above its date's line; objects that are still arriving are only counted there."""
-        if found.arriving:
-            return
-        self._shown += 1
-        if self._shown <= self._limit:
-            self._row(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
-
     def result(self, day: DayResult) -> None:
         """Show a date's line."""
         count = day.doubts.total()
         manifest = "-" if day.manifest is None else day.manifest
         found = "?" if day.found is None else day.found
         cells = (day.verdict, manifest, found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
-        if self._shown > self._limit:
-            self._row(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
         said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
         if day.accepted_losses:
             said += f", with {number(day.accepted_losses, 'accepted loss', 'accepted losses')}"
         said += f", {day.arriving:,} arriving" if day.arriving else ""
-        self._row(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
-        self._shown = 0
+        self.line(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
 
 
 @subcommand(
@@ -111,7 +91,7 @@ def command(
     check_range(first, last, local_day(outside.clock(), settings.zone))
     reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
     archive = open_archive(settings, outside)
-    screen = Screen(math.inf if file is None else _SHOWN)
+    screen = Screen()
     report = Verification(
         {
             "bucket": archive.bucket.name,
@@ -123,15 +103,16 @@ def command(
             "signatures": archive.verifier is not None,
         }
     )
-    click.get_current_context().call_on_close(report.close)
 
-    def add(discrepancy: Discrepancy) -> None:
-        report.add(discrepancy)
-        screen.discrepancy(discrepancy)
+    def add(found: Discrepancy) -> None:
+        report.found.append(found)
+        if not found.arriving:  # those are only counted, in their date's line below
+            screen.line(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
 
     if 0 < reading.share < 1:
         share = f"{reading.share * 100:.4g}% of the recordings"
         screen.line(f"Reading a random {share}; repeat it with --seed {reading.seed}")
+    screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
     for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
         report.dates.append(result)
         screen.result(result)
@@ -141,9 +122,7 @@ def command(
         report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")
         screen.line(f"Note: {report.notes[0]}")
     screen.line(report.sentence())
-    if file is not None:
-        with whole_file(file) as into:
-            report.write(into, outside.clock())
+    write_json(file, report.document(outside.clock()))
     total = report.sum()
     if require_complete and not total["strays"]:
         return EXIT_CODES[worst(day.verdict for day in report.dates)]

@@ -5,26 +5,23 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore import exceptions as boto
 
-from pipelines.aws import as_base64, error_code, is_transient, md5_of, reason, status
+from pipelines.aws import S3Client, as_base64, error_code, is_transient, md5_of, reason
 from pipelines.errors import ExpectedError
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 Names: TypeAlias = list[str]  # inside the classes `list` is the method
 
-_PARTIAL = ".partial"
-_BODY_READS = 3
-_PUTS = 3
+_UNFINISHED = ".unfinished"
+_READS = 3
+_CUT_OFF = (boto.IncompleteReadError, boto.ReadTimeoutError, boto.ResponseStreamingError)
 
 
 class LedgerError(ExpectedError):
@@ -55,7 +52,7 @@ class LocalFiles:
         return f"LocalFiles({str(self.root)!r})"
 
     def list(self, prefix: str) -> Names:
-        """Return the names that begin with `prefix`, at any depth, sorted, without what a killed writer left behind."""
+        """Return the names that begin with `prefix`, at any depth, sorted."""
         above, _, start = prefix.rpartition("/")
         folder = self.root / _checked(above or ".")
         names: Names = []
@@ -63,8 +60,7 @@ class LocalFiles:
             for where, folders, files in os.walk(folder, onerror=_unless_absent):
                 if where == str(folder):  # other folders are not walked: they may hold years of files
                     folders[:] = [name for name in folders if name.startswith(start)]
-                paths = (Path(where, file) for file in files if not _is_partial(file))
-                names += [path.relative_to(self.root).as_posix() for path in paths]
+                names += [Path(where, file).relative_to(self.root).as_posix() for file in files]
         return sorted(name for name in names if name.startswith(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -74,13 +70,11 @@ class LocalFiles:
             return {name: (self.root / name).stat().st_size for name in names}
 
     def folders(self, prefix: str) -> Names:
-        """Return the names of the folders directly under `prefix` that hold a file, sorted, as a bucket would."""
+        """Return the names of the folders directly under `prefix`, sorted."""
         folder = self.root / _checked(prefix.rstrip("/") or ".")
         with self._errors("list", prefix):
-            try:
-                return sorted(e.name for e in os.scandir(folder) if e.is_dir() and _holds_a_file(Path(e.path)))
-            except FileNotFoundError:
-                return []
+            _, folders, _ = next(os.walk(folder, onerror=_unless_absent), ("", [], []))
+        return sorted(folders)
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; raise FileNotFoundError if there is no such file."""
@@ -88,27 +82,25 @@ class LocalFiles:
             return (self.root / _checked(name)).read_bytes()
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a new file durably, whole or not at all; raise FileExistsError if the name is taken."""
-        path = self.root / _checked(name)
+        """Write a new file durably, whole or not at all."""
+        path, unfinished = self.root / _checked(name), self.root / _UNFINISHED / uuid.uuid4().hex
         with self._errors("write", name):
-            make_folders(path.parent)
-            unnamed = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
+            make_folders(unfinished.parent)
             try:
-                with open(unnamed, "xb", opener=partial(os.open, mode=0o600)) as file:
+                with open(unfinished, "xb", opener=partial(os.open, mode=0o600)) as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                path.hardlink_to(unnamed)  # appears whole, and fails if the name is taken
+                make_folders(path.parent)
+                path.hardlink_to(unfinished)  # appears whole, and fails if the name is taken
             finally:
-                unnamed.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
             sync_folder(path.parent)
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except FileExistsError:
-            raise FileExistsError(f"the ledger file {name} already exists") from None
         except FileNotFoundError:
             raise FileNotFoundError(f"the ledger file {name} does not exist") from None
         except OSError as error:
@@ -160,42 +152,21 @@ class S3Files:
             yield from paginator.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix, **options)
 
     def read(self, name: str) -> bytes:
-        """Return an object's bytes; repeat a request whose body is cut off, since botocore retries only requests."""
+        """Return an object's bytes; raise FileNotFoundError if there is no such object."""
         with self._errors("read", name):
-            for _ in range(_BODY_READS - 1):
-                body = self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
-                try:
-                    return body.read()
-                except BotoCoreError:
-                    body.close()
-            return self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
+            for _ in range(_READS - 1):
+                with suppress(*_CUT_OFF):  # botocore repeats a request, but not the reading of its body
+                    return self._body(name)
+            return self._body(name)
 
-    def create(self, name: str, data: bytes, content_type: str = "application/vnd.apache.parquet") -> None:
-        """Put a new object under a unique name; raise FileExistsError if the server has another object there."""
-        condition = {"IfNoneMatch": "*"}
+    def _body(self, name: str) -> bytes:
+        return self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put a new object, whose name nobody else may use: the put is not conditional."""
+        md5 = as_base64(md5_of(data))  # some servers check nothing else
         with self._errors("write", name):
-            for puts_left in reversed(range(_PUTS)):
-                try:
-                    self.client.put_object(
-                        Bucket=self.bucket,
-                        Key=self._key(name),
-                        Body=data,
-                        ContentMD5=as_base64(md5_of(data)),  # some servers check nothing else
-                        ContentType=content_type,
-                        **condition,  # type: ignore[arg-type]
-                    )
-                except ClientError as error:
-                    if status(error) == 409 and puts_left:  # botocore does not repeat it
-                        continue
-                    if status(error) == 501 and puts_left:  # OpenStack Swift; the name is unique without it
-                        condition = {}
-                        continue
-                    if status(error) != 412:
-                        raise
-                    # If an answer is lost in transit, botocore repeats the put and finds its own object.
-                    if self.read(name) != data:
-                        raise FileExistsError(f"the file {name} already exists") from error
-                return
+            self.client.put_object(Bucket=self.bucket, Key=self._key(name), Body=data, ContentMD5=md5)
 
     def _key(self, name: str) -> str:
         return self.prefix + _checked(name)
@@ -204,16 +175,13 @@ class S3Files:
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
-            said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
+        except (boto.ClientError, boto.BotoCoreError) as error:
+            said = error_code(error) if isinstance(error, boto.ClientError) else type(error).__name__
             if said in {"NoSuchKey", "404"}:
                 raise FileNotFoundError(f"the file {name} does not exist") from error
             why = f"{said}; check {self.named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
             if is_transient(error):
-                said = f"HTTP {said}" if said.isdecimal() else said  # an answer without S3's own word, as a proxy's
                 why = f"the answer was {said}, even after retries; the next run continues from here"
-            if said == "NoSuchBucket":
-                why = f"there is no such bucket (NoSuchBucket); create it, or correct {self.named_by}"
             what = f"cannot {verb} {name or 'the files'} in the bucket {self.bucket}"
             raise self.unavailable(f"{what}: {reason(error) or why}.") from error
 
@@ -227,14 +195,6 @@ def _checked(name: str) -> str:
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
         raise ValueError("a ledger file's name must be a relative path with forward slashes and without '..'.")
     return name
-
-
-def _is_partial(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_PARTIAL)
-
-
-def _holds_a_file(folder: Path) -> bool:
-    return any(not _is_partial(file) for _, _, files in os.walk(folder) for file in files)
 
 
 def _unless_absent(error: OSError) -> None:

@@ -18,7 +18,10 @@ _READERS = 8  # threads that read or list in parallel
 _BY_REPORT = ("report_pulls", "report_rows")
 # A ULID that begins with a 7 may stand for a time after the year 9999. A part with a count and a hash in its name was
 # merged by version 0.1.0: it has the ULID of the last part it replaces, and what it replaces may be there too.
-_NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(-[1-9][0-9]*-[0-9a-f]{16})?\.parquet")
+_PART = re.compile(
+    r"(accepted_losses|event_reads|recording_states|report_(pulls|rows)/report=[^/]+)/(?P<day>[^/]+)/"
+    r"[0-6][0-9A-HJKMNP-TV-Z]{25}(-[1-9][0-9]*-[0-9a-f]{16})?\.parquet"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,31 +39,25 @@ class LedgerParts:
             found[kind] = part_names(self.files, folders)
         return found
 
-    def strange(self) -> dict[str, str]:
-        """Return the files in the ledger's folders that are not parts, and that other readers skip: name -> reason."""
-        reasons = {name: _why_strange(name) for kind in SCHEMAS for name in self.files.list(f"{kind}/")}
+    def strange(self) -> list[str]:
+        """Return the files in the ledger's folders that are not parts, and that other readers skip."""
+        names = (name for kind in SCHEMAS for name in self.files.list(f"{kind}/") if not _is_part(name))
+        names = (name for name in names if not name.endswith(".partial"))  # left by a killed run of 0.1.0
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
-        return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
+        return [name.encode("utf-8", "backslashreplace").decode() for name in names]
 
     def read(self, name: str) -> bytes:
         """Return a part's bytes; raise LedgerDamaged if it was listed and no longer exists."""
-        data = self.read_if_there(name)
-        if data is None:
-            raise _damaged(name, "it was listed and is gone")
-        return data
-
-    def read_if_there(self, name: str) -> bytes | None:
-        """Return a part's bytes, or None if the part does not exist."""
         try:
             return self.files.read(name)
         except FileNotFoundError:
-            return None
+            raise _damaged(name, "it was listed and is gone") from None
 
 
 def part_names(files: Files, folders: Iterable[str]) -> list[str]:
     """Return the names of the folders' parts, sorted, folder by folder. Parts never change: same names, same lines."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
-        return [name for listed in pool.map(files.list, folders) for name in listed if not _why_strange(name)]
+        return [name for listed in pool.map(files.list, folders) for name in listed if _is_part(name)]
 
 
 def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -95,15 +92,9 @@ def written_at(name: str) -> datetime:
     return ULID.from_str(name.rpartition("/")[2][:26]).datetime
 
 
-def _why_strange(name: str) -> str | None:
-    """Return why the file is not a part of the ledger; None if it is one."""
-    kind, *folders, own = name.split("/")
-    report = [folder for folder in folders[:-1] if folder.startswith("report=")]
-    if kind not in SCHEMAS or len(folders) != 1 + (kind in _BY_REPORT) or folders[:-1] != report:
-        return "it is not directly in the folder of a date"
-    if date_of(folders[-1]) is None:
-        return f"its folder {folders[-1]} does not name a date"
-    return None if _NAME.fullmatch(own) else "the ledger does not give such names to its parts"
+def _is_part(name: str) -> bool:
+    part = _PART.fullmatch(name)
+    return part is not None and date_of(part["day"]) is not None
 
 
 def _damaged(name: str, why: str) -> LedgerDamaged:
@@ -119,6 +110,6 @@ def damage(name: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(name, f"not a whole Parquet file, {type(error).__name__}") from error
+        raise _damaged(name, type(error).__name__) from error
     except ValueError as error:
         raise _damaged(name, str(error)) from error

@@ -29,12 +29,8 @@ IN_PATH = ("report", "date")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRecord:
-    """One pull of a report for one date and account: the request, the response and the new rows. Sizes in bytes.
-
-    A report that arrives in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
-    `largest_window`: rows of a window's largest response. `cap_suspected`: windows that held fewer rows than their
-    halves. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are not rows.
-    `of_another_time`: rows of responses whose calls lie outside the requested period.
+    """One pull of a report for one date and account, in the columns of docs/storage.md, "Ledger". A report that arrives
+    in several bodies is one pull: `size` is their sum in bytes, `sha256` their hashes joined by `+`.
     """
 
     report: str
@@ -142,10 +138,8 @@ def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     pa.ArrowException or OSError if the bytes are not the file that was written.
     """
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-        there = file.schema_arrow.names
-        wanted = None if columns is None else [name for name in there if name in set(columns)]
         # The parts of a date are read side by side already.
-        table = file.read(columns=wanted, use_threads=False)
+        table = file.read(columns=None if columns is None else list(set(columns)), use_threads=False)
     table.validate()
     return table.replace_schema_metadata(None)
 
@@ -153,24 +147,15 @@ def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object]) -> pa.Table:
     """Return the schema's columns in its order: null if added after the part was written; unknown columns are left out.
     A column in `constants` has that value in every line. Raise ValueError if a required column or value is missing, or
-    a column has another type.
+    pa.ArrowException if a column has another type.
     """
-    columns: list[pa.Array[Any] | pa.ChunkedArray[Any]] = []
+    table = table.select([name for name in table.column_names if name not in constants])
     for field in schema:
         if field.name in constants:
-            columns.append(pa.array([constants[field.name]] * table.num_rows, field.type))
-            continue
-        index = table.schema.get_field_index(field.name)
-        if index < 0 and not field.nullable:
-            raise ValueError(f"its column {field.name} is missing")
-        column = pa.nulls(table.num_rows, field.type) if index < 0 else table.column(index)
-        if column.type != field.type:
-            wanted = "text" if field.type == _TEXT else field.type
-            raise ValueError(f"its column {field.name} is {column.type} and not {wanted}")
-        if column.null_count and not field.nullable:
-            raise ValueError(f"its column {field.name} has a null")
-        columns.append(column)
-    return pa.table(columns, schema=schema)
+            value = pa.scalar(constants[field.name], field.type)
+            table = table.append_column(field, pa.repeat(value, table.num_rows))
+    table = pa.concat_tables([schema.empty_table(), table], promote_options="default")
+    return table.select(schema.names).cast(schema)
 
 
 def rows_schema(columns: Sequence[str]) -> pa.Schema:

@@ -23,13 +23,7 @@ class Status(StrEnum):
 FINAL = frozenset({Status.missing, Status.rejected, Status.denied})
 """The states of a recording that is not held and not tried again unless it is reopened; not `archived`."""
 
-RANKS: Mapping[Status, int] = {
-    Status.pending: 0,
-    Status.missing: 1,
-    Status.rejected: 1,
-    Status.denied: 1,
-    Status.archived: 2,
-}
+RANKS: Mapping[Status, int] = {Status.pending: 0, **dict.fromkeys(FINAL, 1), Status.archived: 2}
 """The rank of each state: within an epoch the higher rank counts, whenever it was written."""
 
 PRECEDENCE = ("epoch", "rank", "written_at", "attempts", "run_id", "status", "reason", "key", "sha256")
@@ -42,8 +36,8 @@ rank, so that reopening can. Everything after `written_at` only makes the order 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingState:
-    """A line of the ledger: the state of a recording at `written_at`. Sizes in bytes, durations in seconds. Raises
-    ValueError if the fields contradict each other, so that no such line is ever written.
+    """A line of the ledger (docs/storage.md, "Ledger"): the state of a recording at `written_at`. Sizes in bytes,
+    durations in seconds. Raises ValueError if the fields contradict each other, so that no such line is ever written.
     """
 
     recording_id: str
@@ -51,13 +45,10 @@ class RecordingState:
     uii: str
     layout: Layout
     source: str
-    """The name of the report with the link."""
     date: Day
-    """The recording's own local day, under which it is stored."""
     status: Status
     reason: str | None = None
     attempts: int = 0
-    """The number of fetches in this epoch."""
     next_attempt_at: datetime | None = None
     key: str | None = None
     size: int | None = None
@@ -67,39 +58,27 @@ class RecordingState:
     written_at: datetime
     link: str
     found_on: Day
-    """The day whose pull found the recording, which may be the day before `date`."""
     started_at: datetime | None = None
     expected_duration_s: float | None = None
     epoch: int = 0
-    """How often the recording was reopened."""
     version_id: str | None = None
     etag: str | None = None
     warnings: tuple[str, ...] = ()
     first_seen_at: datetime
     same_as: str | None = None
-    """The recording that this id is another name of. The line is then not a recording: it is held, counted and
-    requested under that id only."""
     first_attempt_at: datetime | None = None
-    """When a fetch of this epoch first ended with an answer about the recording, and not with an outage."""
     body_sha256: str | None = None
-    """SHA-256 of the last body that was received whole as far as HTTP said, and not archived."""
     body_size: int | None = None
-    """The size in bytes of the longest such body."""
     quarantine_key: str | None = None
-    """The key under which a rejected body is kept."""
 
     def __post_init__(self) -> None:
-        if (self.next_attempt_at is None) == (self.status is Status.pending):
-            raise ValueError(
-                f"recording {self.recording_id} is {self.status}: next_attempt_at belongs to every pending recording "
-                "and to no other."
-            )
-        if self.status is Status.archived and (not self.key or self.size is None or not self.sha256):
-            raise ValueError(f"recording {self.recording_id} is archived without key, size or sha256; give all three.")
-        if self.same_as is not None and (self.status is not Status.rejected or self.same_as == self.recording_id):
-            raise ValueError(
-                f"recording {self.recording_id} is another name of itself, or another name and not rejected."
-            )
+        contradictions = (
+            (self.next_attempt_at is None) == (self.status is Status.pending),
+            self.status is Status.archived and not (self.key and self.sha256 and self.size is not None),
+            self.same_as is not None and (self.status is not Status.rejected or self.same_as == self.recording_id),
+        )
+        if any(contradictions):
+            raise ValueError(f"the fields of recording {self.recording_id} contradict its state {self.status}.")
 
 
 def pending_again(
@@ -108,7 +87,6 @@ def pending_again(
     """Return the state after a fetch without a final answer. `answered`: the source answered about the recording; an
     outage is not an answer.
     """
-    _require(state, "tried again", state.status is Status.pending)
     first = state.first_attempt_at or (now if answered else None)
     changes = {"attempts": state.attempts + 1, "next_attempt_at": next_attempt_at, "first_attempt_at": first}
     return _next(state, Status.pending, reason, now, run_id, **changes)
@@ -118,28 +96,20 @@ def final(
     state: RecordingState, status: Status, reason: str, now: datetime, run_id: str, *, attempted: bool = True
 ) -> RecordingState:
     """Return the state of a recording that will not be held; `attempted=False` if that was decided without a fetch."""
-    _require(state, str(status), state.status is Status.pending)
     return _next(state, status, reason, now, run_id, attempts=state.attempts + attempted)
 
 
 def archived(
-    state: RecordingState,
-    *,
-    now: datetime,
-    run_id: str,
-    attempted: bool = True,
-    **held: Any,  # noqa: ANN401 - fields of many types
+    state: RecordingState, *, now: datetime, run_id: str, attempted: bool = True, **held: object
 ) -> RecordingState:
     """Return the state of a recording that is held; `attempted=False` if it was adopted without a fetch. `held`: the
     fields of the stored object. A final state may still become this one: the object exists, whatever was concluded.
     """
-    _require(state, "archived", state.status is not Status.archived)
     return _next(state, Status.archived, None, now, run_id, attempts=state.attempts + attempted, **held)
 
 
 def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
     """Return the line that makes `state`'s id another name of `main`, so that this id is never requested."""
-    _require(state, "another's name", state.status is not Status.archived)
     return _next(state, Status.rejected, "same_recording", now, run_id, same_as=main.recording_id)
 
 
@@ -152,21 +122,8 @@ def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> 
 
 
 def _next(
-    state: RecordingState,
-    status: Status,
-    reason: str | None,
-    now: datetime,
-    run_id: str,
-    **changes: Any,  # noqa: ANN401 - fields of many types
+    state: RecordingState, status: Status, reason: str | None, now: datetime, run_id: str, **changes: object
 ) -> RecordingState:
     """Return the line that a run writes after `state`, without `next_attempt_at` unless `changes` give it."""
-    fields = {"status": status, "reason": reason, "written_at": now, "run_id": run_id, "next_attempt_at": None}
-    return replace(state, **(fields | changes))
-
-
-def _require(state: RecordingState, wanted: str, is_allowed: bool) -> None:
-    if not is_allowed:
-        raise ValueError(
-            f"recording {state.recording_id} is {state.status} and cannot become {wanted}; "
-            "use reopened() to start a new epoch."
-        )
+    fields: dict[str, Any] = {"status": status, "reason": reason, "written_at": now, "run_id": run_id}
+    return replace(state, **fields | {"next_attempt_at": None} | changes)

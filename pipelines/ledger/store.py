@@ -1,12 +1,5 @@
-"""The ledger: append parts, read the lines that count. The only module that knows which folder holds what.
-
-```
-report_rows/report=<report>/date=<pull date>/<ulid>.parquet     rows as they were pulled: the latest of a key counts
-report_pulls/report=<report>/date=<pull date>/<ulid>.parquet    one line per fetch: a quiet day leaves a trace too
-recording_states/date=<recording's date>/<ulid>.parquet         one line per change of state: see `states.PRECEDENCE`
-event_reads/date=<date>/<ulid>.parquet                          how far each file of stored events was taken into rows
-accepted_losses/date=<recording's date>/<ulid>.parquet          one line per decision: the latest of a recording counts
-```
+"""The ledger: append parts, read the lines that count. The only module that knows which folder holds what
+(docs/storage.md, "Ledger").
 
 Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed writer leaves nothing half done.
 The cost of reading a date depends on that date alone. Columns: `schema.py`; bytes on disk or in S3: `files.py`.
@@ -15,7 +8,7 @@ The cost of reading a date depends on that date alone. Columns: `schema.py`; byt
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,16 +38,6 @@ from pipelines.ledger.schema import (
     values,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
-
-
-class Tally(NamedTuple):
-    """The number of a date's recordings of one account, source and state, and the bytes held of them."""
-
-    account_id: str
-    source: str
-    status: Status
-    recordings: int
-    size: int
 
 
 class Ledger:
@@ -94,24 +77,14 @@ class Ledger:
         """Return every line, even if a later line of its `row_key` replaced it; columns as in `latest_rows`."""
         return _select(self._rows(report, day, columns), columns)
 
-    def iter_rows(
-        self, report: str, day: date, *, columns: Sequence[str], parts: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        """Yield every line part by part, so that all lines are never in memory at once.
-
-        `parts`: the names that `row_parts` has just returned; without them, the parts are listed.
-        """
-        names = self.row_parts(report, day) if parts is None else parts
-        for table in read_parts(self._files, names, [*columns, *ROW_COLUMNS]):
+    def iter_rows(self, report: str, day: date, *, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield every line part by part, so that all lines are never in memory at once."""
+        for table in self._parts([_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
             yield _select(table, columns)
 
     def row_parts(self, report: str, day: date) -> list[str]:
         """Return the names of the parts that hold a date's rows. While the names stay the same, so do the rows."""
         return part_names(self._files, [_folder("report_rows", day, report)])
-
-    def row_days(self, report: str) -> list[date]:
-        """Return the dates that have rows of the report, sorted."""
-        return self._days(f"report_rows/report={report}/")
 
     def append_pull(self, pull: PullRecord) -> None:
         """Append the record of one pull, whatever it returned."""
@@ -122,10 +95,6 @@ class Ledger:
         tables = self._parts([_folder("report_pulls", day, report)])
         found = dict.fromkeys(pull for table in tables for pull in records_of(PullRecord, table))
         return sorted(found, key=lambda pull: pull.pulled_at)
-
-    def pull_days(self, report: str) -> list[date]:
-        """Return the dates for which the report was ever requested, sorted."""
-        return self._days(f"report_pulls/report={report}/")
 
     def append_event_reads(self, day: date, read_to: Mapping[str, int], *, run_id: str, read_at: datetime) -> None:
         """Append how many bytes of each file of a date's stored events were read, by file name."""
@@ -157,7 +126,8 @@ class Ledger:
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of the dates, sorted by recording id."""
-        return states_by_id(_recordings(self.current(days)))
+        lines = self.current(days)
+        return states_by_id(lines.filter(pc.is_null(lines["same_as"])))
 
     def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
         """Return the lines of all recordings of those dates, or of those with these ids, in STATE_SCHEMA; for an id
@@ -177,26 +147,17 @@ class Ledger:
         table = self.current([day])
         return states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending)))))
 
-    def tally(self, day: date) -> list[Tally]:
-        """Count the date's recordings, one tally for each account, source and state."""
-        groups = _recordings(self.current([day])).group_by(["account_id", "source", "status"])
-        counted = groups.aggregate([("recording_id", "count"), ("size", "sum")])
-        columns: list[list[Any]] = [column.to_pylist() for column in counted.itercolumns()]
-        return [
-            Tally(account_id, source, Status(status), recordings, size or 0)
-            for account_id, source, status, recordings, size in zip(*columns, strict=True)
-        ]
-
     def state_days(self) -> dict[date, datetime]:
         """Return the dates that have recordings, each with the time of its newest part, with one listing per month."""
-        months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.recording_days()})
+        months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.days("recording_states")})
         # Names are sorted: the last part of each date wins.
         newest = {name.split("/")[1]: name for name in part_names(self._files, months)}
         return {day: written_at(name) for folder, name in newest.items() if (day := date_of(folder))}
 
-    def recording_days(self) -> list[date]:
-        """Return the dates that have recordings, sorted."""
-        return self._days("recording_states/")
+    def days(self, kind: str, report: str | None = None) -> list[date]:
+        """Return the dates that have a folder of a kind (a name of SCHEMAS), and of `report` if given, sorted."""
+        folders = self._files.folders(f"{kind}/" if report is None else f"{kind}/report={report}/")
+        return sorted(day for folder in folders if (day := date_of(folder)))
 
     def _parts(self, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         return read_parts(self._files, part_names(self._files, folders), columns)
@@ -223,9 +184,6 @@ class Ledger:
             self._last_name = max(fresh, self._last_name + 1)
             return ULID(self._last_name.to_bytes(16))
 
-    def _days(self, folder: str) -> list[date]:
-        return sorted(day for name in self._files.folders(folder) if (day := date_of(name)))
-
 
 def current_lines(parts: list[pa.Table]) -> pa.Table:
     """Return the line of each recording that counts (`states.PRECEDENCE`).
@@ -242,12 +200,6 @@ def current_lines(parts: list[pa.Table]) -> pa.Table:
         is_latest, of_part = np.split(is_latest, [len(is_latest) - part.num_rows])
         kept.append(part.filter(pa.array(of_part)))
     return pa.concat_tables(reversed(kept))
-
-
-def _recordings(lines: pa.Table) -> pa.Table:
-    """Return the lines without those ids that are another name of a recording."""
-    plain = lines["same_as"].null_count == lines.num_rows
-    return lines if plain else lines.filter(pc.is_null(lines["same_as"]))
 
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:

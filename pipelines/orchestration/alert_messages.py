@@ -9,42 +9,32 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from textwrap import shorten
+from zlib import crc32
 
 import apprise
 from pydantic import AwareDatetime, BaseModel, SecretStr
 
+from pipelines.errors import ExpectedError
 from pipelines.settings import SettingsError
 from pipelines.steps.check.result import Level
 from pipelines.wording import number
 
 QUIET = timedelta(hours=24)
-FORGET = timedelta(days=90)  # problems of a date without new results
 LONGEST_SENTENCE = 600
 SHOWN_DATES = 10
-SENT_PER_TICK = 20  # a service that hangs takes eight seconds a message
 _NOT_REPEATED = (
     f"This message is not repeated for {QUIET // timedelta(hours=1)} hours unless the problem gets worse. Another"
     " message follows when it is resolved."
 )
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ENTRY = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # within an address a comma is part of it
 # Their messages name an address, or the path in it that is the token.
 _LOGGERS = ("apprise", "urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "requests")
 
 
-class AlertsFailed(Exception):  # noqa: N818 - the verdict on a tick, whose text is what the tick shows
-    """Some messages could not be delivered and are kept. The text gives the entry's number in ALERT_URLS."""
-
-
-_KINDS = {
-    None: apprise.NotifyType.SUCCESS,
-    Level.warning: apprise.NotifyType.WARNING,
-    Level.error: apprise.NotifyType.FAILURE,
-}
-
-
 class Problem(BaseModel, frozen=True):
-    """A problem with one date, or with none (an empty `date`). The texts hold no personal data, and are not stored.
+    """A problem with one date, or with none (an empty `date`); with the severity `ok`, it is over. The texts hold no
+    personal data, and are not stored.
 
     `subject`: what failed, the same for each date, as `step recordings`. `alerted_at`: when the last message was made.
     """
@@ -60,48 +50,40 @@ class Problem(BaseModel, frozen=True):
     @property
     def key(self) -> str:
         """The key that two problems share if they have the same subject and date."""
-        return problem_key(self.subject, self.date)
-
-
-def problem_key(subject: str, date: str) -> str:
-    """Return the key under which a problem is stored."""
-    return f"{subject} @ {date}"
+        return f"{self.subject} @ {self.date}"
 
 
 class Message(BaseModel):
-    """A message; without a severity it is good news. `taken`: the entries of ALERT_URLS that have accepted it."""
+    """A message. `taken`: the checksums of the addresses that have accepted it."""
 
     title: str
     body: str
-    severity: Level | None
+    kind: apprise.NotifyType = apprise.NotifyType.FAILURE
     taken: set[str] = set()
 
 
 class AlertState(BaseModel):
     """The state that ticks keep: the problems that messages were sent about, and the messages yet to be delivered.
 
-    `position` is how far the caller has read, None before the first tick; `entries` is the number in ALERT_URLS.
+    `position` is how far the caller has read, None before the first tick.
     """
 
     position: int | None = None
     open_problems: dict[str, Problem] = {}
     outbox: list[Message] = []
-    entries: int = 0
 
-    def update(self, found: Mapping[str, Problem | None], now: datetime) -> int:
-        """Add the messages for `found` (key -> problem, None if it is over) to the outbox; return their number."""
-        before = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
+    def update(self, found: Mapping[str, Problem], now: datetime) -> int:
+        """Add the messages for `found` (key -> problem) to the outbox; return their number."""
         remembered = {"alerted_at": now.astimezone(UTC), "sentence": "", "todo": "", "where": ""}
-        self.open_problems = dict(before)
         ended: list[Problem] = []
         fresh: list[Problem] = []
         for key, problem in found.items():
-            if problem is None:
-                if key in before:
+            if problem.severity is Level.ok:
+                if key in self.open_problems:
                     ended.append(self.open_problems.pop(key))
-            elif _is_news(problem, before.get(problem.key), now):
+            elif _is_news(problem, self.open_problems.get(key), now):
                 fresh.append(problem)
-                self.open_problems[problem.key] = problem.model_copy(update=remembered)
+                self.open_problems[key] = problem.model_copy(update=remembered)
         messages = [*_by_subject(_message, fresh), *_by_subject(_message_of_end, ended)]
         self.outbox += messages
         return len(messages)
@@ -121,30 +103,22 @@ def _by_subject(message: Callable[[str, list[Problem]], Message], problems: list
 def _message(subject: str, problems: list[Problem]) -> Message:
     is_error = any(problem.severity is Level.error for problem in problems)
     lines = [f"When: {_dates(problems) or 'now'}", "What:"]
-    shown = problems[:SHOWN_DATES]
-    for sentence, group in groupby(shown, key=lambda problem: _DATE.sub("<date>", problem.sentence)):
-        lines.append(f"- {_line(sentence, list(group))}")
+    for problem in problems[:SHOWN_DATES]:
+        sentence = shorten(problem.sentence, LONGEST_SENTENCE, placeholder="…")
+        lines.append(f"- {problem.date}: {sentence}" if problem.date else f"- {sentence}")
     lines += [f"To do: {problems[-1].todo}", f"Where: {problems[-1].where}", _NOT_REPEATED]
     return Message(
         title=f"RingCX Archive: {subject} {'fails' if is_error else 'warns'}{_for(problems)}",
         body="\n".join(lines),
-        severity=Level.error if is_error else Level.warning,
+        kind=apprise.NotifyType.FAILURE if is_error else apprise.NotifyType.WARNING,
     )
-
-
-def _line(sentence: str, same: list[Problem]) -> str:
-    """Return the dates of problems with one sentence, and it; `sentence` has no date in it."""
-    text = same[0].sentence if len(same) == 1 else sentence
-    if len(text) >= LONGEST_SENTENCE:
-        text = f"{text[:LONGEST_SENTENCE]}…"
-    dates = ", ".join(problem.date for problem in same if problem.date)
-    return f"{dates}: {text}" if dates else text
 
 
 def _message_of_end(subject: str, problems: list[Problem]) -> Message:
     dates = _dates(problems)
     body = f"The problem is resolved{' for ' if dates else ''}{dates}."
-    return Message(title=f"RingCX Archive: resolved: {subject}{_for(problems)}", body=body, severity=None)
+    title = f"RingCX Archive: resolved: {subject}{_for(problems)}"
+    return Message(title=title, body=body, kind=apprise.NotifyType.SUCCESS)
 
 
 def _for(problems: list[Problem]) -> str:
@@ -166,41 +140,37 @@ class Destinations:
         for name in _LOGGERS:
             logging.getLogger(name).disabled = True
         entries = _ENTRY.split(urls.get_secret_value().strip(" ,\n\t")) if urls else []
-        self._services: dict[str, apprise.Apprise] = {}
+        # By a checksum of the address: if the setting changes, a new address gets every message that waits.
+        self._services: dict[str, tuple[str, apprise.Apprise]] = {}
         for position, url in enumerate(filter(None, entries), 1):
             service = apprise.Apprise()
             if not _succeeds(service.add, url):
                 raise SettingsError(f"ALERT_URLS: entry {position} is not an address that Apprise knows; correct it.")
-            self._services[f"entry {position} of ALERT_URLS ({url.partition('://')[0].lower()})"] = service
+            name = f"entry {position} of ALERT_URLS ({url.partition('://')[0].lower()})"
+            self._services[f"{crc32(url.encode()):08x}"] = name, service
 
     def __len__(self) -> int:
         return len(self._services)
 
     def deliver(self, state: AlertState, keep: Callable[[], None]) -> int:
         """Send the messages of the outbox; return how many every entry has accepted. Call `keep` after each. Raise
-        AlertsFailed if an entry did not accept a message, which is kept for the next time.
+        ExpectedError, with the entry's number, if one did not accept a message, which is kept for the next time.
         """
-        if state.entries != len(self):  # the setting changed: better twice than not at all
-            state.entries = len(self)
-            for message in state.outbox:
-                message.taken.clear()
         refused: dict[str, int] = {}
-        left = SENT_PER_TICK
-        for name, service in self._services.items():
-            waiting = [message for message in state.outbox if name not in message.taken]
-            for taken, message in enumerate(waiting[:left]):
-                left -= 1
-                if not _succeeds(service.notify, message.body, message.title, _KINDS[message.severity], "text"):
+        for address, (name, service) in self._services.items():
+            waiting = [message for message in state.outbox if address not in message.taken]
+            for taken, message in enumerate(waiting):
+                if not _succeeds(service.notify, message.body, message.title, message.kind, "text"):
                     refused[name] = len(waiting) - taken  # it is down: the other entries must not wait for it
                     break
-                message.taken.add(name)
+                message.taken.add(address)
                 keep()
         outbox = [message for message in state.outbox if not message.taken >= self._services.keys()]
         complete, state.outbox = len(state.outbox) - len(outbox), outbox
         keep()
         if refused:
             names = " and ".join(f"{name} ({number(count, 'message')})" for name, count in refused.items())
-            raise AlertsFailed(
+            raise ExpectedError(
                 f"Not delivered to {names}: check the address and that its service answers. The messages are kept and"
                 " sent at the next tick."
             )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import IO
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import dagster as dg
 
@@ -23,25 +23,25 @@ from pipelines.errors import ExpectedError
 from pipelines.ledger.states import Status
 from pipelines.orchestration.dagster_private import (
     ExecuteRunArgs,
-    JobPythonOrigin,
     ReconstructableRepository,
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
     serialize_value,
 )
-from pipelines.orchestration.environment import Environment, LedgerStore
+from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.jobs import ARCHIVE_DAY
-from pipelines.orchestration.partitions import PARTITION_TAG
-from pipelines.orchestration.run_requests import UNFINISHED
+from pipelines.orchestration.run_requests import PARTITION_TAG, UNFINISHED
 from pipelines.settings import environment_for_dagster
 
 # As in workspace.yaml.
-_LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
+_REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("ringcx_archive"), "__repository__")
+_MODULE = "pipelines.definitions"
 _CANCELED = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
 _STOP_SECONDS = 30.0
-# The folder for locks, next to the logs; each lock has the name of its run.
+# The folder for locks, next to the logs; each lock has the name of its run, a UUID.
 _LOCKS, _LOCK = "runs", ".lock"
+_ANY_LOCK = f"{'-'.join('[0-9a-f]' * digits for digits in (8, 4, 4, 4, 12))}{_LOCK}"
 
 
 class AnotherRun(ExpectedError):  # noqa: N818 - says what happened
@@ -109,21 +109,12 @@ def end_dead_runs(instance: dg.DagsterInstance, logs: Path) -> None:
     """Record an end for each run that `running` started with a log in this folder if both its processes are gone, as
     after a power cut: the run would block its date.
     """
-    for path in (logs / _LOCKS).glob(f"*{_LOCK}"):
-        if not _is_run_id(path.stem):
-            continue
+    for path in (logs / _LOCKS).glob(_ANY_LOCK):
         with suppress(OSError), path.open("r+") as file:  # the lock of a run that goes on is taken
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if run := instance.get_run_by_id(path.stem):
                 require_end(instance, run)
             path.unlink(missing_ok=True)
-
-
-def _is_run_id(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
 
 
 @contextmanager
@@ -133,7 +124,13 @@ def _started(instance: dg.DagsterInstance, day: date, log: Path, run_id: str, lo
     run = None
     try:
         with log.open("a") as output:  # until `_require_first` succeeds, the log may belong to another run
-            run = _create_run(instance, definition, origin, day, run_id)
+            run = instance.create_run_for_job(
+                definition,
+                run_id=run_id,
+                tags={**definition.tags, PARTITION_TAG: str(day)},
+                remote_job_origin=RemoteJobOrigin(_REPOSITORY, definition.name),
+                job_code_origin=origin,
+            )
             _require_first(instance, run, day)
             output.truncate(0)
             # As if launched: the daemon counts a run from here on, not one that is merely recorded.
@@ -154,19 +151,6 @@ def _started(instance: dg.DagsterInstance, day: date, log: Path, run_id: str, lo
         yield started
     finally:
         _stop(started)
-
-
-def _create_run(
-    instance: dg.DagsterInstance, definition: dg.JobDefinition, origin: JobPythonOrigin, day: date, run_id: str
-) -> dg.DagsterRun:
-    location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
-    return instance.create_run_for_job(
-        definition,
-        run_id=run_id,
-        tags={**definition.tags, PARTITION_TAG: str(day)},
-        remote_job_origin=RemoteJobOrigin(location, definition.name),
-        job_code_origin=origin,
-    )
 
 
 def _spawn(arguments: ExecuteRunArgs, output: IO[str], lock: int) -> subprocess.Popen[bytes]:
@@ -206,7 +190,7 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
     """Return how many recordings a run of `day` has stored; None if the ledger cannot be read."""
     try:
         # A call over midnight is stored under the next date.
-        states = LedgerStore(environment).open().states([day, day + timedelta(days=1)]).values()
+        states = environment.stores[1].states([day, day + timedelta(days=1)]).values()
     except ExpectedError:  # perhaps the run stopped because the ledger is unavailable
         return None
     return sum(state.run_id == run_id and state.status is Status.archived for state in states)

@@ -1,6 +1,5 @@
 """The environment of a run: its settings, and the ledger and archive that they name. No Dagster here."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,9 @@ from pipelines.settings import Settings, load
 
 
 @lru_cache(maxsize=2)
-def _client_of_process(
-    max_connections: int, options: S3Options, _variables: tuple[tuple[str, str], ...], _hour: int
-) -> S3Client:
+def _client_of_process(max_connections: int, options: S3Options, _hour: int) -> S3Client:
     """Return one client for all ticks and runs of a process: building one costs 0.2 s of CPU, and a sensor ticks every
-    minute. It is rebuilt when a variable changes, and every hour, so that changed credentials files are read.
+    minute. It is rebuilt every hour, so that changed credentials and variables are read.
     """
     return make_s3_client(max_connections=max_connections, options=options)
 
@@ -49,37 +46,9 @@ class Environment:
         if self.s3_client is not None:
             return self.s3_client
         connections, hour = 2 * self.settings.archive_concurrency, int(time.monotonic() // 3600)
-        ends = ("_proxy", "_ca_bundle")
-        variables = {name for name in os.environ if name.startswith("AWS_") or name.lower().endswith(ends)}
-        values = tuple((name, os.environ[name]) for name in sorted(variables))
-        return _client_of_process(connections, self.settings.s3_options, values, hour)
-
-
-@dataclass
-class LedgerStore:
-    """The ledger at LEDGER_URL, opened on first use."""
-
-    environment: Environment
+        return _client_of_process(connections, self.settings.s3_options, hour)
 
     @cached_property
-    def _ledger(self) -> Ledger:
-        files = storage.ledger_files(self.environment.settings, self.environment.s3)
-        return Ledger(files, clock=self.environment.clock)
-
-    def open(self) -> Ledger:
-        """Return the ledger, the same object for all steps of a run, so that one step may use what another read."""
-        return self._ledger
-
-
-@dataclass
-class ArchiveStore:
-    """The bucket ARCHIVE_BUCKET, opened on first use."""
-
-    environment: Environment
-
-    @cached_property
-    def bucket(self) -> Bucket:
-        """The bucket; the server capabilities that it detects are kept for the run."""
-        settings = self.environment.settings
-        name, prefix = settings.archive_bucket, settings.archive_prefix
-        return Bucket(self.environment.s3, name, prefix, storage_class=settings.archive_storage_class)
+    def stores(self) -> tuple[Bucket, Ledger]:
+        """The bucket, which keeps the server capabilities that it detects, and the ledger, which keeps what it read."""
+        return storage.open_stores(self.settings, self.s3, self.clock)

@@ -1,4 +1,4 @@
-"""The jobs that schedules, sensors and the launchpad run over the dates of `partitions.py`."""
+"""The jobs that schedules, sensors and the launchpad run over dates."""
 
 import dagster as dg
 

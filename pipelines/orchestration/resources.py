@@ -6,37 +6,39 @@ tick reads the environment again, as a whole, where `EnvVar` would read each var
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import date
+from typing import Any
 
 import dagster as dg
 
-from pipelines.orchestration import priority
-from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
+from pipelines.archive.bucket import Bucket
+from pipelines.ledger.store import Ledger
+from pipelines.orchestration.environment import Environment
+from pipelines.orchestration.run_requests import PARTITION_TAG
 from pipelines.orchestration.source import Source
 
 EnvironmentParam = dg.ResourceParam[Environment]
 SourceParam = dg.ResourceParam[Source]
-LedgerParam = dg.ResourceParam[LedgerStore]
-ArchiveParam = dg.ResourceParam[ArchiveStore]
 
 
-class LedgerResource(dg.ConfigurableResource[LedgerStore]):
+class LedgerStore(dg.ConfigurableResource[Any]):
     """The ledger at LEDGER_URL: every row and every state of a recording."""
 
     environment: dg.ResourceDependency[Environment]
 
-    def create_resource(self, context: dg.InitResourceContext) -> LedgerStore:  # noqa: ARG002 - Dagster's signature
-        """Return the ledger, not yet opened."""
-        return LedgerStore(self.environment)
+    def open(self) -> Ledger:
+        """Return the ledger, the same object for all steps of a run, so that one step may use what another read."""
+        return self.environment.stores[1]
 
 
-class ArchiveResource(dg.ConfigurableResource[ArchiveStore]):
+class ArchiveStore(dg.ConfigurableResource[Any]):
     """The bucket ARCHIVE_BUCKET: recordings and manifests."""
 
     environment: dg.ResourceDependency[Environment]
 
-    def create_resource(self, context: dg.InitResourceContext) -> ArchiveStore:  # noqa: ARG002 - Dagster's signature
-        """Return the archive, not yet connected."""
-        return ArchiveStore(self.environment)
+    def open(self) -> Bucket:
+        """Return the bucket, which keeps the capabilities of the server that it detects."""
+        return self.environment.stores[0]
 
 
 class SourceResource(dg.ConfigurableResource[Source]):
@@ -47,7 +49,8 @@ class SourceResource(dg.ConfigurableResource[Source]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Source]:
         """Yield the source for a run of its date; close its connections when the run or tick ends."""
-        day = priority.day_of(context.run.tags) if context.run else None
+        partition = context.run.tags.get(PARTITION_TAG) if context.run else None
+        day = date.fromisoformat(partition) if partition else None
         # Unlike the log of `context`, this one belongs to the step that is running when it waits.
         with closing(Source(self.environment, dg.get_dagster_logger().info, day)) as source:
             yield source
@@ -62,6 +65,6 @@ def all_resources(environment: Environment | None = None) -> dict[str, object]:
     return {
         "environment": shared,
         "source": SourceResource(environment=shared),
-        "ledger": LedgerResource(environment=shared),
-        "archive": ArchiveResource(environment=shared),
+        "ledger": LedgerStore(environment=shared),
+        "archive": ArchiveStore(environment=shared),
     }

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import islice
 
 import dagster as dg
 
 from pipelines.calendar import local_day
 from pipelines.orchestration import priority
-from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.settings import Calendar
 
+PARTITION_TAG = "dagster/partition"
 RUN_KEY_TAG = "dagster/run_key"
 # On a run that was canceled because `ringcx-archive ui` stopped: it goes on when the UI runs again. The value is the
 # run's own id, because a run that is executed again inherits the tag.
@@ -29,7 +30,6 @@ UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +47,32 @@ class RunRequests:
         Dates without a partition or with an unfinished run are left out, and so are keys that were requested before:
         Dagster would refuse these keys itself, but only after they had taken the places of other dates.
         """
-        found: list[dg.RunRequest] = []
-        left = [key for key in wanted if self.partitions.has_partition_key(key)]
-        while left and len(found) < RUNS_PER_TICK:
-            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
-            busy = unfinished_dates(self.instance, some)
-            asked = _tags(self.instance, dg.RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]}), RUN_KEY_TAG)
-            found += [
-                self.request(key, wanted[key], assets) for key in some if key not in busy and wanted[key] not in asked
-            ]
-        return found[:RUNS_PER_TICK]
+        busy = unfinished_dates(self.instance, list(wanted))
+        asked = _tags(self.instance, dg.RunsFilter(tags={RUN_KEY_TAG: list(wanted.values())}), RUN_KEY_TAG)
+        idle = (
+            self.request(key, run_key, assets)
+            for key, run_key in wanted.items()
+            if self.partitions.has_partition_key(key) and key not in busy and run_key not in asked
+        )
+        return list(islice(idle, RUNS_PER_TICK))
 
     def request(self, partition: str, run_key: str, assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
-        """Return a request for `assets` of a date, or for all assets of the job if there are none."""
-        today = local_day(self.now, self.calendar.zone)
+        """Return a request for `assets` of a date, or for all assets of the job if there are none; without the manifest
+        if the day is not over and was sealed within the last hour.
+        """
+        today, day = local_day(self.now, self.calendar.zone), date.fromisoformat(partition)
+        if MANIFEST in assets and day >= today:
+            lately = dg.AssetRecordsFilter(
+                asset_key=MANIFEST, asset_partitions=[partition], after_timestamp=(self.now - SEALED_EVERY).timestamp()
+            )
+            if self.instance.fetch_materializations(lately, limit=1).records:
+                assets = [asset for asset in assets if asset not in _WITH_MANIFEST]
         return dg.RunRequest(
             run_key=run_key,
             partition_key=partition,
-            asset_selection=self._selection(assets, partition, today) or None,
-            tags=priority.run_tags(date.fromisoformat(partition), today, self.calendar),
+            asset_selection=list(assets) or None,
+            tags=priority.run_tags(day, today, self.calendar),
         )
-
-    def _selection(self, assets: Sequence[dg.AssetKey], partition: str, today: date) -> list[dg.AssetKey]:
-        """Return `assets`, without the manifest if the day is not over and was sealed within the last hour."""
-        if MANIFEST not in assets or date.fromisoformat(partition) < today:
-            return list(assets)
-        lately = dg.AssetRecordsFilter(
-            asset_key=MANIFEST, asset_partitions=[partition], after_timestamp=(self.now - SEALED_EVERY).timestamp()
-        )
-        sealed = self.instance.fetch_materializations(lately, limit=1).records
-        return [asset for asset in assets if asset not in _WITH_MANIFEST or not sealed]
 
 
 def unfinished_dates(instance: dg.DagsterInstance, among: Sequence[str] | None = None) -> set[str]:

@@ -1,7 +1,4 @@
-"""The schedules: when dates are archived, checked, indexed and verified without anybody asking.
-
-They are hand-written: `build_schedule_from_partitioned_job` requests *today* under `end_offset=1`, and only once ever.
-"""
+"""The schedules: when dates are archived, checked, indexed and verified without anybody asking."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -50,9 +47,8 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
         tags = priority.run_tags(day, day, calendar)
         yield dg.RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
 
-    # Long after the nightly runs, and each by itself.
-    of_no_date = [
-        dg.ScheduleDefinition(
+    def daily(hour: int, name: str, job_name: str, does: str) -> dg.ScheduleDefinition:
+        return dg.ScheduleDefinition(
             name=name,
             cron_schedule=f"0 {hour} * * *",
             job_name=job_name,
@@ -60,15 +56,15 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description=f"{hour}:00: {does}",
         )
-        for name, hour, job_name, does in (
-            (
-                "daily_standing_check",
-                12,
-                "standing_check",
-                "checks all dates for recordings that are missing or will be purged soon.",
-            ),
-            ("daily_calls_index", 14, "calls_index", "indexes the months in which the table of calls has changed."),
-            ("daily_restore_drill", 15, "restore_drill", "reads back recordings chosen at random and verifies them."),
-        )
+
+    to_check = "checks all dates for recordings that are missing or will be purged soon."
+    to_index = "indexes the months in which the table of calls has changed."
+    to_drill = "reads back recordings chosen at random and verifies them."
+    return [
+        daily_archive,
+        intraday_archive,
+        # Long after the nightly runs, and each by itself.
+        daily(12, "daily_standing_check", "standing_check", to_check),
+        daily(14, "daily_calls_index", "calls_index", to_index),
+        daily(15, "daily_restore_drill", "restore_drill", to_drill),
     ]
-    return [daily_archive, intraday_archive, *of_no_date]

@@ -63,10 +63,12 @@ class Source:
         return InteractionSource(self._client, url, self._current_auth, account, version)
 
     @cached_property
-    def events(self) -> Events | None:
-        """The End Call Events that the receiver stored; None if EVENTS_URL is not set."""
+    def events(self) -> Events:
+        """The End Call Events that the receiver stored; raises SettingsError without EVENTS_URL."""
         url = self._settings.events_url
-        return None if url is None else events_at(url, lambda: self.environment.s3)
+        if url is None:
+            raise SettingsError("EVENTS_URL is not set: name the folder or bucket in which the receiver stores events")
+        return events_at(url, lambda: self.environment.s3)
 
     @cached_property
     def allowed(self) -> AllowedLinks:

@@ -1,8 +1,8 @@
 """Log-ins: how a request to RingCX gets its token, and a fresh one before the old one expires.
 
 Each log-in is an `httpx.Auth` for one origin, shared by all threads: the first that finds the token old renews it, and
-the others wait for the new one. A RingCX token is valid for 5 minutes, and the exchange takes 5 requests a minute;
-exchange and refresh count against the client's limit `auth`, whose permits all processes share.
+the others wait for the new one. A RingCX token is valid for 5 minutes, and the exchange takes 5 requests a minute; it
+counts against the client's limit `auth`, whose permits all processes share.
 """
 
 import copy
@@ -23,24 +23,17 @@ from pipelines.ringcx.http.body import BombError, first_bytes
 from pipelines.ringcx.http.client import SourceClient, origin_of
 
 LOG_IN_LIMIT = "auth"
-_INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
 _DEFAULT_LIFE_S = 300  # of a token without a stated life; if it ends sooner, it is renewed after a 401
 _RENEW_BEFORE_S = 60.0
 _QUIET_AFTER_FAILURE_S = 30.0  # the threads that waited for a failed log-in must not repeat it one by one
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_WORD = 24
-_OAUTH_REMEDIES = {
-    "invalid_client": "check RINGCENTRAL_CLIENT_ID and RINGCENTRAL_CLIENT_SECRET",
-    "invalid_grant": "check RINGCENTRAL_JWT: it may be expired, revoked, or made for another app",
-    "unauthorized_client": "check that the app of RINGCENTRAL_CLIENT_ID has the JWT grant",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
     value: str = field(repr=False)
     renew_at: float
-    refresh: str | None = field(repr=False, default=None)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -78,7 +71,7 @@ class ApiToken(OriginAuth):
 
     def __post_init__(self) -> None:
         if not _is_token(self.token.strip()):
-            raise ValueError("RINGCX_API_TOKEN contains something other than a token; copy it again.")
+            raise CredentialsRefused("RINGCX_API_TOKEN contains something other than a token; copy it again")
 
     def _value(self) -> str:
         return self.token.strip()
@@ -128,7 +121,7 @@ class TokenAuth(OriginAuth):
             if 0 <= self.client.clock() - failed_at < _QUIET_AFTER_FAILURE_S:
                 raise copy.copy(failure) from None
         try:
-            token = self._token = self._obtain(self._token)
+            token = self._token = self._obtain()
         except SourceError as failure:
             self._token = None
             self._failure = (self.client.clock(), failure)
@@ -137,8 +130,8 @@ class TokenAuth(OriginAuth):
         return token
 
     @abstractmethod
-    def _obtain(self, before: _Token | None) -> _Token:
-        """Return a fresh token to replace `before`."""
+    def _obtain(self) -> _Token:
+        """Return a fresh token."""
 
     def _request_token(
         self,
@@ -153,17 +146,13 @@ class TokenAuth(OriginAuth):
         """Post a log-in and return the token of its response.
 
         `name` is the response field with the token, `variable` the setting with the address, `remedy` what to check if
-        the log-in is refused. `app` is for RingCentral's OAuth, which counts against no limit here.
-
-        Raises:
-            CredentialsRefused: HTTP 400, 401 or 403.
-            SourceError: the status is not 200, or the response holds no token.
+        the log-in is refused. `app` is for RingCentral's OAuth, which counts against no limit here. Raises
+        CredentialsRefused after HTTP 400, 401 or 403; SourceError after any other but 200, or without a token.
         """
         asked_at, request = self.client.clock(), f"POST {shown_url(url)}"
         status, answer = self.client.retry(lambda: self._post(url, form, app))
         if status in {400, 401, 403}:
             explanation = _explanation(answer) if app else ""
-            remedy = _OAUTH_REMEDIES.get(str(answer.get("error")), remedy) if app else remedy
             raise CredentialsRefused(f"{request} refused the log-in{explanation}; {remedy}.")
         if status != 200:
             raise SourceError(f"{request} answered HTTP {status} to the log-in; check {variable}.")
@@ -172,14 +161,13 @@ class TokenAuth(OriginAuth):
             raise SourceError(f"{request} answered the log-in without a usable {name}; check {variable}.")
         said = answer.get("expires_in") or answer.get("expiresIn")
         life_s = said if isinstance(said, int) and said > 0 else _DEFAULT_LIFE_S
-        refresh = answer.get("refreshToken")
-        renew_at = asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5)
-        return _Token(value, renew_at, refresh if isinstance(refresh, str) and refresh else None)
+        return _Token(value, renew_at=asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5))
 
     def _post(self, url: str, form: Mapping[str, str], app: httpx.BasicAuth | None) -> tuple[int, Mapping[str, object]]:
         """Return the status and the JSON object of the response to a log-in, empty if the body is no JSON object."""
         limit = "" if app else LOG_IN_LIMIT
-        with self.client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=app, data=form) as response:
+        # Log-ins are counted for the installation, not for one sub-account.
+        with self.client.stream("POST", url, limit=limit, account_id="", auth=app, data=form) as response:
             try:
                 answer = json.loads(first_bytes(response, _LONGEST_ANSWER))
             except (BombError, ValueError, RecursionError):
@@ -189,7 +177,7 @@ class TokenAuth(OriginAuth):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RingCentralJwt(TokenAuth):
-    """The default log-in: RingCentral JWT, exchanged at `auth_url` for a RingCX token that is refreshed in time."""
+    """The default log-in: RingCentral JWT gives a token for an hour, which `auth_url` exchanges for those of RingCX."""
 
     variables = ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
 
@@ -198,12 +186,9 @@ class RingCentralJwt(TokenAuth):
     client_id: str
     client_secret: str
     jwt: str
-    _ringcentral_token: _Token | None = field(default=None, init=False)  # lives for about an hour
+    _ringcentral_token: _Token | None = field(default=None, init=False)
 
-    def _obtain(self, before: _Token | None) -> _Token:
-        if before is not None and before.refresh is not None:
-            with suppress(SourceError):  # a refresh that fails leads to a log-in
-                return self._request_ringcx_token("token/refresh", {"refresh_token": before.refresh})
+    def _obtain(self) -> _Token:
         if self._ringcentral_token and self.client.clock() < self._ringcentral_token.renew_at:
             with suppress(CredentialsRefused):
                 return self._exchange(self._ringcentral_token)
@@ -218,13 +203,9 @@ class RingCentralJwt(TokenAuth):
         return self._exchange(self._ringcentral_token)
 
     def _exchange(self, token: _Token) -> _Token:
-        form = {"rcAccessToken": token.value, "rcTokenType": "Bearer"}
-        return self._request_ringcx_token("login/rc/accesstoken?includeRefresh=true", form)
-
-    def _request_ringcx_token(self, path: str, form: Mapping[str, str]) -> _Token:
         return self._request_token(
-            f"{self.auth_url}/api/auth/{path}",
-            form,
+            f"{self.auth_url}/api/auth/login/rc/accesstoken?includeRefresh=true",  # as documented
+            {"rcAccessToken": token.value, "rcTokenType": "Bearer"},
             name="accessToken",
             variable="RINGCX_AUTH_URL",
             remedy="check that the user of RINGCENTRAL_JWT has access to RingCX",
@@ -242,7 +223,7 @@ class LegacyPassword(TokenAuth):
     username: str
     password: str
 
-    def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002 - this log-in has no refresh token
+    def _obtain(self) -> _Token:
         url, form = f"{self.api_url}/v1/auth/login", {"username": self.username, "password": self.password}
         remedy = f"check {' and '.join(self.variables)}"
         token = self._request_token(url, form, name="authToken", variable="RINGCX_API_URL", remedy=remedy)
@@ -261,11 +242,9 @@ def is_secure(url: str) -> bool:
 
 def _explanation(answer: Mapping[str, object]) -> str:
     """Return OAuth's own words for a refusal, without anything that may be a secret."""
-    text = str(answer.get("error_description") or "")[:200]
-    if not text.strip() or not text.isprintable():
-        return ""
+    text = str(answer.get("error_description") or answer.get("error") or "")[:200]
     words = ["…" if len(word) > _LONGEST_WORD or "@" in word else word for word in text.split()]
-    return f" ({' '.join(words)})"
+    return f" ({' '.join(words)})" if words and text.isprintable() else ""
 
 
 def _is_token(text: str) -> bool:

@@ -15,7 +15,7 @@ class SourceError(ExpectedError):
 
 
 class SourceUnavailable(SourceError):
-    """Connection errors, timeouts, passing statuses or 5xx used up the attempts. Another run may succeed."""
+    """Connection errors, timeouts, transient statuses or 5xx used up the attempts. Another run may succeed."""
 
 
 class BodyBroken(SourceUnavailable):
@@ -61,11 +61,6 @@ class Stopped(Exception):
 def shown_url(url: httpx.URL | str) -> str:
     """Return the part of an address that may be logged: scheme, host, port and path; no user, query or fragment."""
     try:
-        parsed = httpx.URL(url)
+        return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
     except (httpx.InvalidURL, ValueError):  # ValueError: half of a surrogate pair
         return "an address that cannot be read"
-    port = "" if parsed.port is None else f":{parsed.port}"
-    host = parsed.raw_host.decode("ascii")  # encoded too: `xn--` in front of nonsense cannot be decoded
-    host = f"[{host}]" if ":" in host else host
-    path = parsed.raw_path.partition(b"?")[0].decode("ascii")  # still encoded, so that it holds no line break
-    return f"{parsed.scheme}://{host}{port}{path}"

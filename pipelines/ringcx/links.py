@@ -37,13 +37,11 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 @dataclass(frozen=True, slots=True)
 class RecordingLink:
-    """The content of a link: its `url` without white space, and the path of its file at the source, decoded once.
-
-    The path is untrusted: never use it as one. `recording_id` is `<account>/<file path>`, whatever else the link has.
+    """The content of a link: its `url` without white space, and `<account>/<path of its file at the source>`, whatever
+    else the link has. The path is decoded once, and untrusted: never use it as one.
     """
 
     url: str = field(repr=False)  # some accounts' links work for anyone
-    file_path: str
     recording_id: str
 
 
@@ -59,10 +57,8 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
 
     A link without `file` in its query is identified by its path and a hash of its query, which may hold a secret.
     Signatures and tokens are left out: they differ each time. Host and credentials are not judged here, so a recording
-    has the same id whichever hosts are allowed (`HostList`).
-
-    Raises:
-        LinkRefused: `too_long`, `malformed`, `not_https` (neither https nor http), `no_file`, `several_files`.
+    has the same id whichever hosts are allowed (`HostList`). Raises LinkRefused with `too_long`, `malformed`,
+    `not_https` (neither https nor http), `no_file` or `several_files`.
     """
     if len(raw) > LONGEST_LINK:
         raise LinkRefused("too_long")
@@ -70,7 +66,7 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
     file_path = _file_path(link)
     if not file_path.strip("/"):
         raise LinkRefused("no_file")
-    return RecordingLink(link, file_path, f"{account_id}/{file_path}")
+    return RecordingLink(link, f"{account_id}/{file_path}")
 
 
 def _file_path(link: str) -> str:
@@ -120,10 +116,8 @@ class HostList:
         self._entries = [_Entry.parse(entry.strip()) for entry in entries if entry.strip()]
 
     def require(self, url: str) -> httpx.URL:
-        """Return `url`, parsed, if it may be requested: https (http on this machine), no credentials, a listed host.
-
-        Raises:
-            LinkRefused: `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
+        """Return `url`, parsed, if it may be requested: https (http on this machine), no credentials, a listed host;
+        otherwise raise LinkRefused with `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
         """
         parsed = _parsed(url)
         if parsed.userinfo:
@@ -153,8 +147,7 @@ class _Entry:
             url = httpx.URL()
         if url.raw_path != b"/" or url.fragment or url.userinfo or not url.host:
             raise ValueError(f"RINGCX_MEDIA_HOSTS: {text!r} is not host, host:port or *.domain.")
-        has_port = re.search(r":\d+$", text) is not None
-        port = (443 if url.port is None else url.port) if has_port else None  # httpx drops the scheme's own
+        port = origin_of(url)[2] if re.search(r":\d+$", text) else None
         return cls(_folded(url), port, text.startswith("*."))
 
     def covers(self, url: httpx.URL) -> bool:
@@ -190,10 +183,8 @@ def _folded(url: httpx.URL) -> str:
 
 
 def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:
-    """Return `<account>/<dialogId>/<segmentId>`, with both ids percent-encoded except letters, digits and `-._~`.
-
-    Raises:
-        LinkRefused: `no_segment` (an id is empty), `malformed` (it cannot be part of an address).
+    """Return `<account>/<dialogId>/<segmentId>`, with both ids percent-encoded except letters, digits and `-._~`; raise
+    LinkRefused with `no_segment` (an id is empty), `malformed` (it cannot be part of an address).
     """
     return f"{account_id}/{_part(dialog_id)}/{_part(segment_id)}"
 

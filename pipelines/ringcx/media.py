@@ -34,14 +34,12 @@ _REFUSALS: dict[int, tuple[FaultKind, str]] = {
 
 
 class MediaFault(Exception):
-    """The reason why no recording was received. Each kind has its own consequence.
+    """The fault that left us without a recording; `reason` is a code listed in docs/troubleshooting.md.
 
-    Attributes:
-        kind: `not_there` (not yet, or no longer), `not_audio` (something else came), `refused` (by the source, or a
-            redirect or address by this module), `unavailable` (the source has a problem).
-        reason: a code; docs/troubleshooting.md lists all.
-        by_firewall: the refusal looks like one of a firewall or load balancer in front of the source (an HTML page, a
-            `Server` such as `awselb/2.0`): it is about the rate of requests, not about the recording.
+    Each `kind` has its own consequence: `not_there` (not yet, or no longer), `not_audio` (something else came),
+    `refused` (by the source, or a redirect or address by this module), `unavailable` (the source has a problem).
+    `by_firewall`: the refusal looks like one of a firewall or load balancer in front of the source (an HTML page, a
+    `Server` such as `awselb/2.0`): it is about the rate of requests, not about the recording.
     """
 
     def __init__(
@@ -65,11 +63,9 @@ class MediaFault(Exception):
 class MediaClient:
     """A client that fetches recordings from the allowed `hosts`; share one between all threads.
 
-    Attributes:
-        auth: the log-in for the allowed hosts; a redirect never sends it to another host.
-        method: of the first request; a redirect is followed by GET, unless it asks for the same method.
-        limit: the name of the rate limit for the requests.
-        ours: an origin from the settings, not from a row, so it may be in a private network.
+    `auth`: the log-in for the allowed hosts, which a redirect never sends to another host. `method`: of the first
+    request; a redirect is followed by GET, unless it asks for the same method. `limit`: the name of the requests' rate
+    limit. `ours`: an origin from the settings, not from a row, so it may be in a private network.
     """
 
     client: SourceClient
@@ -83,12 +79,9 @@ class MediaClient:
     def fetch(self, link_url: str, account_id: str, sink: IO[bytes]) -> Received:
         """Write the recording at `link_url` into `sink`, from its start.
 
-        Raises:
-            MediaFault: no recording was received; the sink holds the bytes of an MP3 or of a body that was cut off.
-            LinkRefused: the link itself is not allowed; nothing was requested.
-            CredentialsRefused: the log-in was refused, which is not an answer about this recording.
-            AccountUnknown: the source does not know the RingCentral account, which is not an answer about it either.
-            Stopped: the stop event was set.
+        Raises MediaFault if no recording was received (the sink holds the bytes of an MP3 or of a body that was cut
+        off); LinkRefused, before any request, if the link itself is not allowed; Stopped; and two errors that say
+        nothing about this recording: CredentialsRefused and AccountUnknown.
         """
         link = self.hosts.require(link_url)
         try:
@@ -135,38 +128,24 @@ class MediaClient:
             raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=where) from error
 
     def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Received:
-        headers, status, url = response.headers, response.status_code, response.url
+        status, url = response.status_code, response.url
         # Some servers answer so although no range was requested.
-        whole = _WHOLE_RANGE.fullmatch(headers.get("Content-Range", "")) if status == 206 else None
+        whole = _WHOLE_RANGE.fullmatch(response.headers.get("Content-Range", "")) if status == 206 else None
         if status != 200 and (whole is None or int(whole[1]) + 1 != int(whole[2])):
             raise _refusal(response)
-        declared = headers.get("Content-Length", "").partition(",")[0]
-        if declared.isdecimal() and int(declared) > MAX_BYTES and "Transfer-Encoding" not in headers:
+        announced = response.headers.get("Content-Length", "")
+        if announced.isdecimal() and int(announced) > MAX_BYTES and "Transfer-Encoding" not in response.headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
-        start = b""
-
-        def write(block: bytes) -> None:
-            nonlocal start
-            if len(start) < SNIFFED:
-                start = (start + block[:SNIFFED])[:SNIFFED]
-                reason = _not_audio(start) if len(start) == SNIFFED else None
-                if reason and reason != "mp3_body":  # which is received whole, since it contains the call
-                    raise MediaFault("not_audio", reason, status, url=url)
-            sink.write(block)
-
         try:
-            received = self.client.receive(response, write, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+            received = self.client.receive(response, sink.write, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
         except TooSlowError:
             raise MediaFault("unavailable", "too_slow", status, url=url) from None
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
-        except (httpx.TransportError, httpx.DecodingError):
-            if (reason := _not_audio(start)) in {"html_body", "json_body"}:  # a page is one even if it breaks off
-                raise MediaFault("not_audio", reason, status, url=url) from None
-            raise
         if whole and received.size != int(whole[2]):
             raise httpx.RemoteProtocolError("the range is not as long as it says")
-        if reason := _not_audio(start):
+        sink.seek(0)
+        if reason := not_audio(sink.read(SNIFFED)):
             raise MediaFault("not_audio", reason, status, url=url)
         return received
 
@@ -175,17 +154,13 @@ def _refusal(response: httpx.Response) -> MediaFault:
     status = response.status_code
     explanation = explanation_of(response)
     kind, reason = _REFUSALS.get(status, ("not_there", f"http_{status}"))
-    by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
+    media_type, server = (response.headers.get(name, "").lower() for name in ("Content-Type", "Server"))
+    is_page = "html" in media_type or explanation.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+    by_firewall = status in {401, 403} and (is_page or server.startswith(_FIREWALLS))
     return MediaFault(kind, reason, status, url=response.url, by_firewall=by_firewall)
 
 
-def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
-    media_type, server = (response.headers.get(name, "").lower() for name in ("Content-Type", "Server"))
-    is_page = "html" in media_type or explanation.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
-    return is_page or server.startswith(_FIREWALLS)
-
-
-def _not_audio(start: bytes) -> str | None:
+def not_audio(start: bytes) -> str | None:
     """Return a code for a body whose bytes cannot be a WAV, whatever its declared type."""
     if not start:
         return "empty_body"
@@ -199,9 +174,6 @@ def _not_audio(start: bytes) -> str | None:
         return "html_body"
     if text.startswith((b"{", b"[")):
         return "json_body"
-    return "text_body" if _is_text(start) else None
-
-
-def _is_text(start: bytes) -> bool:
-    text = start.decode("utf-8", "ignore")  # the last letter may be cut
-    return len(text.encode()) > len(start) - 4 and all(char.isprintable() or char.isspace() for char in text)
+    decoded = start.decode("utf-8", "ignore")  # the last letter may be cut
+    is_whole = len(decoded.encode()) > len(start) - 4
+    return "text_body" if is_whole and all(char.isprintable() or char.isspace() for char in decoded) else None

@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 from pipelines.ledger.files import LedgerDamaged
@@ -16,20 +17,13 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int = 8
 
     An item is taken when work on it begins, and at most `threads` of them are not yet yielded: memory is bounded.
     """
-    waiting: deque[tuple[T, Future[R]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) >= threads:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            while waiting:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        begun = ((item, pool.submit(work, item)) for item in items)
+        waiting = deque(islice(begun, threads))
+        while waiting:
+            item, future = waiting.popleft()
+            yield item, future.result()
+            waiting.extend(islice(begun, 1))
 
 
 def map_readable(

@@ -15,11 +15,10 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import PART, Bucket
 from pipelines.archive.capabilities import AMAZON
 from pipelines.archive.client import S3Options, is_amazon, make_s3_client
 from pipelines.archive.errors import StorageRefused, StorageUnavailable, StoreDamaged
-from pipelines.archive.multipart import PART
 from pipelines.archive.proof.signature import KeyUnusable, make_kms_client
 from pipelines.archive.transfer import store
 from pipelines.aws import as_base64, split_s3_url
@@ -308,7 +307,7 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
 @pytest.mark.parametrize(
     ("status", "code", "kind", "said"),
     [
-        (400, "ExpiredToken", StorageRefused, "credentials have expired; renew them .AWS_SESSION_TOKEN"),
+        (400, "ExpiredToken", StorageRefused, "credentials have expired, or AWS_SESSION_TOKEN"),
         (400, "InvalidToken", StorageRefused, "AWS_SESSION_TOKEN does not belong"),
         (403, "RequestTimeTooSkewed", StorageRefused, "clock of this machine"),
         (403, "SignatureDoesNotMatch", StorageRefused, "AWS_SECRET_ACCESS_KEY does not belong"),
@@ -342,7 +341,7 @@ def test_a_bucket_of_the_ledger_that_is_not_there_names_the_variable_that_was_se
     if name == "LEDGER_URL":
         monkeypatch.setenv(name, "s3://nobody-made-this/ledger")
     files = ledger_files(load(StorageSettings), moto_client)
-    with pytest.raises(LedgerUnavailable, match=f"no such bucket .*correct {name}"):
+    with pytest.raises(LedgerUnavailable, match=f"NoSuchBucket; check {name} "):
         files.list("report_rows/")
 
 

@@ -252,7 +252,7 @@ def test_a_manifest_replaced_by_a_well_formed_one_breaks_the_chain(bucket: Bucke
     forged = document(bucket, first) | {"run_id": "forged"}
     overwrite(bucket, first.key, canonical_json(forged))
     (problem,) = (one.sentence for one in read_chain(bucket, DAY).problems)
-    assert "altered or replaced" in problem
+    assert problem.startswith(f"{first.key} breaks the chain")
 
 
 def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: Any) -> None:
@@ -315,7 +315,7 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     assert do_seal(bucket, entry("b")).number == 2
     # The newest must be signed; an older one that never was is vouched for by the chain.
     (missing,) = (one.sentence for one in read_chain(bucket, DAY, verifier=verifier).problems)
-    assert "manifest-2.json.sig was removed" in missing
+    assert "manifest-2.json.sig is not there" in missing
 
 
 def test_a_signature_of_an_earlier_version_stays_valid_with_a_root_and_without(bucket: Bucket, tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_a_catalog_names_the_verdict_of_its_date_and_parts_of_before_are_read_wi
     assert pd.read_parquet(tmp_path).groupby(["date", "status"], observed=True).size().sum() == 2
 
 
-def test_a_catalog_that_did_not_change_is_not_written_again_though_another_pyarrow_wrote_it(
+def test_a_catalog_is_written_only_if_its_bytes_are_not_those_that_are_sealed(
     moto_bucket: Bucket, moto_client: Any
 ) -> None:
     moto_client.put_bucket_versioning(Bucket=moto_bucket.name, VersioningConfiguration={"Status": "Enabled"})
@@ -499,11 +499,9 @@ def test_a_catalog_that_did_not_change_is_not_written_again_though_another_pyarr
     out = io.BytesIO()
     pq.write_table(catalog_table(lines(entry("a"))), out, compression="snappy")
     moto_client.put_object(Bucket=moto_bucket.name, Key=key, Body=out.getvalue())
-    other = sealed_with(moto_bucket, entry("a"))
-    assert (other.number, other.unchanged, versions()) == (first.number + 1, False, 2)
-    assert sealed_with(moto_bucket, entry("a")).unchanged
+    assert (sealed_with(moto_bucket, entry("a")).unchanged, versions()) == (True, 3)
     named = sealed_with(moto_bucket, entry("a"), names={"1/a": ["1/d/s"]})
-    assert (named.unchanged, versions()) == (False, 3)
+    assert (named.unchanged, versions()) == (False, 4)
 
 
 @pytest.mark.parametrize("instead", [b"PAR1 no table", None])

@@ -11,12 +11,10 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
 from urllib3 import HTTPHeaderDict
 
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.capabilities import Probes
+from pipelines.archive.bucket import PART, Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import Conflict, KeyExists, StorageError, StorageUnavailable
 from pipelines.archive.keys import copy_key
-from pipelines.archive.multipart import PART
 from pipelines.archive.transfer import Upload, store
 
 if TYPE_CHECKING:
@@ -134,7 +132,6 @@ def test_a_store_that_ignores_the_condition_for_uploads_in_parts_overwrites_noth
     client = like(moto_client, ignore, "CompleteMultipartUpload")
     bucket = Bucket(client, "archive", prefix)
     assert bucket.capabilities.create_only
-    assert not Probes(client, "archive", prefix).refuses_second_multipart()
     put(bucket, f"{prefix}large.WAV", large)
     before = bucket.hash_object(f"{prefix}large.WAV")
     large.seek(500)
@@ -143,11 +140,6 @@ def test_a_store_that_ignores_the_condition_for_uploads_in_parts_overwrites_noth
         put(bucket, f"{prefix}large.WAV", large)
     assert bucket.hash_object(f"{prefix}large.WAV") == before
     assert open_uploads(client, prefix) == []
-
-
-def test_a_store_that_honours_it_for_uploads_in_parts_is_known_to(moto_client: "S3Client", prefix: str) -> None:
-    assert Bucket(moto_client, "archive", prefix).capabilities.create_only
-    assert Probes(moto_client, "archive", prefix).refuses_second_multipart()
 
 
 @pytest.mark.parametrize("operation", ["CreateMultipartUpload", "UploadPart"])
@@ -173,7 +165,6 @@ def test_a_store_without_uploads_in_parts_is_sent_the_whole_and_overwrites_nothi
 
     client = like(moto_client, refuse, "CreateMultipartUpload")
     bucket = Bucket(client, "archive", prefix)
-    assert Probes(client, "archive", prefix).refuses_second_multipart(), "the condition holds for all that it knows"
     assert put(bucket, f"{prefix}large.WAV", large).proven
     before = bucket.hash_object(f"{prefix}large.WAV")
     assert before.sha256 == sha256_of(large)

@@ -9,8 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
     endpoint = f"https://localhost:{secure.port}"
     (tmp_path / "empty.pem").write_text("")
     for variables, said in (
-        ({}, "its certificate is not trusted, .* set AWS_CA_BUNDLE"),
+        ({}, "its certificate, .* is not trusted, .* set AWS_CA_BUNDLE"),
         ({"AWS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
         ({"REQUESTS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
         ({"AWS_CA_BUNDLE": str(tmp_path / "empty.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
@@ -146,24 +145,8 @@ def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
             put(endpoint)
         assert "\n" not in str(caught.value)
     network(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
-    with pytest.raises(StorageRefused, match="certificate is not trusted"):  # it is for localhost
+    with pytest.raises(StorageRefused, match="for another host"):  # it is for localhost
         put(f"https://127.0.0.1:{secure.port}")
-
-
-def test_a_certificate_that_has_expired_is_not_blamed_on_its_authority(
-    tmp_path: Path, network: Callable[..., None]
-) -> None:
-    expired = certificate(tmp_path, "localhost", ends=datetime.now(UTC) - timedelta(hours=1))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    server.daemon_threads = True
-    server.socket = expired.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    network(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
-    with pytest.raises(StorageRefused, match=r"its certificate has expired .* have it renewed") as caught:
-        put(f"https://localhost:{server.server_address[1]}")
-    assert "AWS_CA_BUNDLE" not in str(caught.value)
-    server.shutdown()
-    server.server_close()
 
 
 def test_requests_go_through_a_proxy_with_its_log_in(
@@ -194,7 +177,7 @@ def test_requests_go_through_a_proxy_that_is_reached_by_tls(
     put(f"https://localhost:{secure.port}")
     assert f"CONNECT localhost:{secure.port}" in tinyproxy()[1].read_text()
     network(HTTPS_PROXY=through)
-    with pytest.raises(StorageRefused, match="proxy's certificate is not trusted") as caught:
+    with pytest.raises(StorageRefused, match="its certificate, or the proxy's, is not trusted") as caught:
         put(f"https://localhost:{secure.port}")
     assert "canary" not in str(caught.value)
 
@@ -208,8 +191,8 @@ def test_a_proxy_that_refuses_or_is_not_there_is_named_and_its_log_in_is_not_sho
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     cases: tuple[tuple[str, type[StorageError], str], ...] = (
-        (f"http://127.0.0.1:{tinyproxy()[0]}", StorageRefused, "proxy requires a user and a password"),
-        (f"http://{USER}:canary@127.0.0.1:{tinyproxy()[0]}", StorageRefused, "other than those in HTTPS_PROXY"),
+        (f"http://127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires another user and password"),
+        (f"http://{USER}:canary@127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires another user and password"),
         (f"http://{USER}:canary@127.0.0.1:{free_port()}", StorageUnavailable, "proxy cannot be reached.*HTTPS_PROXY"),
     )
     for proxy, kind, said in cases:

@@ -87,7 +87,7 @@ def test_another_recording_of_the_same_name_takes_nothing_away(bucket: Bucket, u
     store(bucket, one, io.BytesIO(b"one"))
     with pytest.raises(NameTaken) as caught:
         store(bucket, two, io.BytesIO(b"two"))
-    assert f"under {one.key}," in str(caught.value)
+    assert f"under {one.key};" in str(caught.value)
     apart = upload_of(b"two", recording_id="1/b/x.WAV", key=apart_key(one.key, two.recording_id))
     assert not store(bucket, apart, io.BytesIO(b"two")).adopted
     assert bucket.get_bytes(one.key) == b"one"

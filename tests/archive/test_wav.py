@@ -254,7 +254,7 @@ def test_a_duration_nobody_tells_is_none(wav: Build) -> None:
         (b"", "empty_body"),
         (b"<!DOCTYPE html><html>", "not_riff"),
         (b"\x00\x01\x02\x03", "not_riff"),
-        (b"RI", "cut_off"),
+        (b"RI", "not_riff"),
         (b"RIFF\x24\0\0\0WA", "cut_off"),
         (b"RIFF\x24\0\0\0AVI LIST", "not_wave"),
         (b"RIFF\x04\0\0\0WAVE", "no_fmt"),

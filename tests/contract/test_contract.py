@@ -151,7 +151,6 @@ def test_a_run_of_both_sources_sends_and_gets_what_the_document_says(
     assert {name for name, _ in found} >= {
         "ringcentralToken",
         "exchange",
-        "refresh",
         "report",
         "interactionMetadata",
         "download",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,11 @@ def test_a_run_that_fails_says_why_and_the_sensor_comes_back_for_it_as_for_one_o
 
 
 def test_ctrl_c_and_terminate_cancel_the_run_and_lose_nothing(
-    dagster: Dagster, sandbox: RunningSandbox, tmp_path: Path
+    dagster: Dagster, sandbox: RunningSandbox, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    day = back(32)
+    day, sensor = back(32), "pending_recordings"
+    dagster.switch(sensor, on=False)  # it would go on with the date
+    request.addfinalizer(partial(dagster.switch, sensor, on=True))
     for how in ("ctrl_c", "terminate"):
         sandbox.set_faults(slow(dagster, day))
         before = len(dagster.held(day))
@@ -96,8 +99,6 @@ def test_ctrl_c_and_terminate_cancel_the_run_and_lose_nothing(
         assert re.fullmatch(f"{last}ringcx-archive run {day}", said.splitlines()[-1])
         assert "Traceback" not in said
     sandbox.set_faults(Faults())
-    for found in dagster.runs_of(day):  # the sensor may have begun to go on with it
-        dagster.ended(found["runId"])
     kept = dagster.held(day)
     with run(dagster, tmp_path / "log", day) as process:
         assert process.wait(300) == 0, (tmp_path / "log").read_text()

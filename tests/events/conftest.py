@@ -68,8 +68,8 @@ def stored_fields(stored: Events) -> list[dict[str, str]]:
     """The fields of every stored event, whatever its date."""
     found = []
     for day in stored.days():
-        for file in stored.files(day_folder(day)):
-            found += [dict(one["fields"]) for one in read_frames(stored.read(file.name)).records]
+        for name in stored.files(day_folder(day)):
+            found += [dict(one["fields"]) for one in read_frames(stored.read(name))[0]]
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.archive.client import make_s3_client
-from pipelines.events.files import LocalEvents, S3Events, day_folder
+from pipelines.events.files import LocalEvents, day_folder, events_at
 from sandbox.s3 import LocalS3
 from tests.events.conftest import stored_calls
 from tests.events.receivers import AUTHORIZATION, ROOT, Load, ReceiverProcess, event
@@ -50,7 +49,7 @@ def test_killed_while_it_puts_into_a_bucket_it_loses_nothing_either(
         with ReceiverProcess(url, **server.environment()) as receiver, Load(receiver.port, clients=8) as load:
             load.wait_for(100)
             receiver.end(signal.SIGKILL)
-        stored = S3Events(make_s3_client(max_connections=4), server.bucket, "events")
+        stored = events_at(url, lambda: make_s3_client(max_connections=4))
         assert load.acknowledged <= set(stored_calls(stored))
         assert set(load.answers) == {200}
         objects = sum(len(stored.files(day_folder(day))) for day in stored.days())
@@ -97,38 +96,34 @@ def answer_of(connection: socket.socket) -> bytes:
 
 @pytest.mark.slow
 def test_clients_that_dawdle_or_crowd_do_not_hold_it(place: Path) -> None:
-    head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZATION}\r\nContent-Length: 100\r\n"
-    with (
-        ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="1", EVENTS_MAX_CONNECTIONS="5") as receiver,
-        ExitStack() as all_,
-    ):
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZATION}\r\nContent-Length: 100\r\n\r\n"
+    health = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="1", EVENTS_MAX_CONNECTIONS="5") as receiver:
 
-        def dawdle(begun: str) -> socket.socket:
-            connection = all_.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+        def connect(begun: str) -> socket.socket:
+            connection = socket.create_connection(("127.0.0.1", receiver.port))
             connection.sendall(begun.encode())
             return connection
 
         begun = time.monotonic()
-        silent, half_a_head, half_a_body = dawdle(""), dawdle(head), dawdle(head + "\r\n{")
-        assert answer_of(silent) == b""
-        assert answer_of(half_a_head) == b""
-        assert answer_of(half_a_body).startswith(b"HTTP/1.1 408 ")
+        with connect(head + "{") as half_a_body:
+            assert answer_of(half_a_body).startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - begun < 15
-        crowd = [dawdle("") for _ in range(30)]
-        time.sleep(0.3)
-        one_more = dawdle("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert not answer_of(one_more).startswith(b"HTTP/1.1 200")
-        assert all(answer_of(one) == b"" for one in crowd)
+        with ExitStack() as crowd:
+            for _ in range(4):
+                crowd.enter_context(connect(""))
+            time.sleep(0.3)
+            with connect(health) as the_last:
+                assert answer_of(the_last).startswith(b"HTTP/1.1 200 ")
+            crowd.enter_context(connect(""))
+            with connect(health) as one_more:
+                assert answer_of(one_more).startswith(b"HTTP/1.1 503 ")
         with Load(receiver.port, clients=1) as load:
             load.wait_for(5)
-        assert answer_of(dawdle("no HTTP at all\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        with connect("no HTTP at all\r\n\r\n") as stray:
+            assert answer_of(stray).startswith(b"HTTP/1.1 400 ")
         assert receiver.end(signal.SIGTERM) == 0
-    counted = receiver.log.rpartition("Ended; in total: ")[2]
-    found = {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", counted)}
-    # 5 of the crowd are served, 5 more would be answered, and one more asks; the rest are closed at once.
-    assert found["not_http"] == found["too_slow"] == 1
-    assert found["dropped_crowd"] >= 20
-    assert 2 < found["dropped_silent"] <= 12
+    assert "too_slow 1" in receiver.log.rpartition("Ended; in total: ")[2]
 
 
 @pytest.mark.slow
@@ -150,22 +145,6 @@ def test_it_ends_with_one_sentence_when_it_cannot_start(place: Path, tmp_path: P
     assert said(EVENTS_HEADER_VALUE="").startswith("No secret is set")
 
 
-@pytest.mark.slow
-def test_a_connection_too_many_is_answered_503_and_counted(place: Path) -> None:
-    with ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="30", EVENTS_MAX_CONNECTIONS="2") as receiver:
-        crowd = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(2)]
-        time.sleep(0.3)
-        with socket.create_connection(("127.0.0.1", receiver.port)) as one_more:
-            one_more.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answer_of(one_more).startswith(b"HTTP/1.1 503 ")
-        for one in crowd:
-            one.close()
-        with Load(receiver.port, clients=1) as load:
-            load.wait_for(2)
-        assert receiver.end(signal.SIGTERM) == 0
-    assert "crowded_out 1" in receiver.log
-
-
 def test_the_count_says_what_is_stored(place: Path) -> None:
     code = "import sys, pipelines.cli.main as _, pipelines.cli.receiver as _; "
     code += "print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
@@ -183,5 +162,5 @@ def test_the_count_says_what_is_stored(place: Path) -> None:
         text=True,
         check=True,
     )
-    assert counted.stdout.splitlines()[-1].split() == ["total", *[str(len(load.acknowledged))] * 2, "0"]
+    assert counted.stdout.splitlines()[-1].split() == ["total", str(len(load.acknowledged)), "0"]
     assert json.dumps(event(0)["call_id"]) not in counted.stdout

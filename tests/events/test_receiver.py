@@ -33,7 +33,7 @@ def malformed(place: Path) -> list[dict[str, Any]]:
     return [
         dict(one)
         for file in sorted(place.glob("malformed/date=*/*.events"))
-        for one in read_frames(file.read_bytes()).records
+        for one in read_frames(file.read_bytes())[0]
     ]
 
 
@@ -285,8 +285,7 @@ def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.M
     set_all(monkeypatch, EVENTS_ALLOW_ANYONE="true")
     assert load(ReceiverSettings).header_values == ()
     set_all(monkeypatch, EVENTS_HEADER_VALUE="s3cret")
-    with pytest.raises(SettingsError, match="EVENTS_ALLOW_ANYONE is set together with a secret"):
-        load(ReceiverSettings)
+    assert load(ReceiverSettings).header_values == ("s3cret",), "a secret that is set counts"
 
 
 @pytest.mark.parametrize(

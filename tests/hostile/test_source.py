@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -29,10 +30,11 @@ from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
+from pipelines.errors import ExpectedError
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.orchestration.environment import Environment
 from pipelines.ringcx.reports.requests import Period
-from pipelines.steps.pull.reports import PullFailed, ReportPull
+from pipelines.steps.pull.reports import pull_each, pull_report
 from tests.memory_s3 import MemoryS3
 from tests.pipeline.nursery import assets_alone
 from tests.services import Services
@@ -89,17 +91,19 @@ class Archiver:
         """The sentence that the step of the Global Call Type Detail report ends with."""
         with contextlib.closing(Services(Environment(backoff_s=0.01))) as services:
             bounds = day_bounds(DAY, services.settings.zone)
-            with pytest.raises(PullFailed) as failed:
-                ReportPull(
-                    report="global_call_type_detail",
-                    day=DAY,
-                    period=Period(*bounds),
-                    source=services.source.reports,
-                    ledger=services.ledger,
-                    run_id="hostile",
-                    clock=services.clock,
-                    log=logging.getLogger("hostile"),
-                ).run(services.settings.ringcx_account_ids)
+            pull = partial(
+                pull_report,
+                report="global_call_type_detail",
+                day=DAY,
+                period=Period(*bounds),
+                source=services.source.reports,
+                ledger=services.ledger,
+                run_id="hostile",
+                clock=services.clock,
+                log=logging.getLogger("hostile"),
+            )
+            with pytest.raises(ExpectedError) as failed:
+                pull_each("global_call_type_detail", DAY, services.settings.ringcx_account_ids, pull)
         return str(failed.value)
 
 
@@ -368,7 +372,7 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
         (gzip.compress(bytes(96 << 20), 9), ["Content-Encoding: gzip"], "unpacks to hundreds of times its size"),
         (gzip.compress(gzip.compress(b"[]")), ["Content-Encoding: gzip, gzip"], "is not available now"),
         (b'[{"uii":"1","recordingUrl":"","x":' + b"[" * 800 + b"]" * 800 + b"}]", [], "nested too deep"),
-        (b'[{"uii":"1","recordingUrl":"","x":' + b"[" * 99_999, [], "cut off or not valid JSON"),
+        (b'[{"uii":"1","recordingUrl":"","x":' + b"[" * 99_999, [], "nested too deep"),
         (b"<html>" + CALLER.encode(), [], "HTML"),
         (b'{"access_token":"' + LINK_SECRET.encode() + b'"}', [], "a JSON object"),
         (b"\0" * 1000, [], "is not the whole report"),

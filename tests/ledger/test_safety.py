@@ -67,12 +67,12 @@ def test_a_writer_killed_in_mid_write_leaves_a_readable_ledger(
     ledger.append_states([a_state()])
     halves = 0
     for _ in range(8):
-        before = set(root.rglob("*.partial"))
+        before = set(root.glob(".unfinished/*"))
         child = place.run(ENDLESS)
-        killed_while(lambda known=before: any(p.stat().st_size for p in set(root.rglob("*.partial")) - known), child)  # type: ignore[misc]
+        killed_while(lambda known=before: any(p.stat().st_size for p in set(root.glob(".unfinished/*")) - known), child)  # type: ignore[misc]
         whole_parts(ledger)
         assert len(ledger.states([DAY])) == 1
-        halves = len(list(root.rglob("*.partial")))
+        halves = len(list(root.glob(".unfinished/*")))
         if halves:
             break
     assert halves, "never killed in mid-write: the test proved nothing"

@@ -78,7 +78,7 @@ def test_rows_states_and_pulls_come_back_from_every_place(place: Any, rows: Rows
     ]
     assert ledger.pulls(REPORT, DAY) == [a_pull()]
     assert ledger.states([DAY]) == {a_state().recording_id: held(a_state())}
-    assert ledger.row_days(REPORT) == [DAY]
+    assert ledger.days("report_rows", REPORT) == [DAY]
     assert list(ledger.state_days()) == [DAY]
 
 
@@ -88,7 +88,7 @@ def test_an_empty_ledger_answers_with_nothing(place: Any) -> None:
     assert ledger.latest_rows(REPORT, DAY, columns=["ani", "row_key"]).to_pydict() == {"ani": [], "row_key": []}
     assert ledger.all_rows(REPORT, DAY).num_rows == 0
     assert (ledger.states([DAY]), ledger.states([]), ledger.pending(DAY)) == ({}, {}, [])
-    assert (ledger.pulls(REPORT, DAY), ledger.row_days(REPORT)) == ([], [])
+    assert (ledger.pulls(REPORT, DAY), ledger.days("report_rows", REPORT)) == ([], [])
     assert not ledger.state_days()
     assert ledger.acceptances([DAY]) == {}
 
@@ -156,7 +156,7 @@ def test_accounts_reports_and_dates_do_not_mix(ledger: Ledger, rows: Rows) -> No
     append(ledger, rows(c="1"), day=DAY + timedelta(days=1))
     assert ledger.latest_rows(REPORT, DAY, account_id="2", columns=["row_key"]).to_pydict() == {"row_key": ["b"]}
     assert ledger.latest_rows("global_call_type_detail", DAY).num_rows == 0
-    assert ledger.row_days(REPORT) == [DAY, DAY + timedelta(days=1)]
+    assert ledger.days("report_rows", REPORT) == [DAY, DAY + timedelta(days=1)]
 
 
 def test_a_column_that_a_report_gains_later_is_null_in_what_was_there_before(ledger: Ledger, rows: Rows) -> None:
@@ -189,20 +189,20 @@ def test_text_of_any_script_and_with_line_breaks_comes_back(ledger: Ledger, rows
 
 @pytest.mark.parametrize("values", [pa.array([15300002]), pa.array([1.5]), pa.array([NOON]), pa.array([True])])
 def test_a_column_that_is_not_text_is_refused(ledger: Ledger, rows: Rows, values: Any) -> None:
-    with pytest.raises(ValueError, match=r"column agent_id is .* and not text"):
+    with pytest.raises(pa.ArrowTypeError, match="agent_id"):
         append(ledger, rows(a="1").append_column("agent_id", values))
 
 
 def test_rows_without_identity_are_refused(ledger: Ledger, rows: Rows) -> None:
-    with pytest.raises(ValueError, match="row_hash is missing"):
+    with pytest.raises(ValueError, match="row_hash"):
         append(ledger, rows(a="1").drop_columns(["row_hash"]))
-    with pytest.raises(ValueError, match="row_key has a null"):
+    with pytest.raises(ValueError, match="row_key"):
         append(ledger, pa.table({"row_key": pa.array([None], pa.string()), "row_hash": ["1"]}))
 
 
 def test_no_rows_write_no_part(ledger: Ledger, rows: Rows) -> None:
     append(ledger, rows())
-    assert ledger.row_days(REPORT) == []
+    assert ledger.days("report_rows", REPORT) == []
 
 
 # Pulls
@@ -213,7 +213,7 @@ def test_a_quiet_day_leaves_a_trace(ledger: Ledger, a_pull: Callable[..., PullRe
     ledger.append_pull(quiet)
     ledger.append_pull(a_pull())
     assert ledger.pulls(REPORT, DAY) == [a_pull(), quiet]
-    assert ledger.row_days(REPORT) == []
+    assert ledger.days("report_rows", REPORT) == []
 
 
 # States
@@ -410,14 +410,14 @@ def test_any_cut_of_a_part_is_noticed(tmp_path: Path, ledger: Ledger, a_state: B
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop_columns(["link"]), "column link is missing"),
-        (lambda t: t.set_column(0, "recording_id", pa.array([15300002])), "recording_id is int64 and not text"),
+        (lambda t: t.drop_columns(["link"]), "'link' with null"),
+        (lambda t: t.set_column(0, "recording_id", pa.array([15300002])), "ArrowTypeError"),
         (
             lambda t: t.set_column(t.column_names.index("written_at"), "written_at", pa.array(["now"])),
-            "written_at is string",
+            "ArrowTypeError",
         ),
         (lambda t: t.set_column(t.column_names.index("status"), "status", pa.array(["paused"])), "does not know"),
-        (lambda t: t.set_column(t.column_names.index("uii"), "uii", pa.array([None], pa.string())), "uii has a null"),
+        (lambda t: t.set_column(t.column_names.index("uii"), "uii", pa.array([None], pa.string())), "'uii' with null"),
     ],
 )
 def test_a_part_of_another_shape_is_named(
@@ -447,7 +447,7 @@ STRANGE = (
 
 
 @pytest.mark.parametrize("folder", STRANGE)
-def test_a_strange_folder_is_named_with_its_reason_and_stops_no_date(
+def test_a_strange_folder_is_named_and_stops_no_date(
     tmp_path: Path, ledger: Ledger, a_state: Build, rows: Rows, folder: str
 ) -> None:
     ledger.append_states([a_state()])
@@ -460,12 +460,11 @@ def test_a_strange_folder_is_named_with_its_reason_and_stops_no_date(
         (root / stray).write_bytes(b"not read by anybody")
     ledger_parts = LedgerParts(LocalFiles(root))
     assert ledger.state_days() == {DAY: NOON}
-    assert ledger.row_days(REPORT) == [DAY]
+    assert ledger.days("report_rows", REPORT) == [DAY]
     assert list(map(len, ledger_parts.names(DAY).values())) == [0, 0, 1, 0, 1]
     assert len(ledger.states([DAY])) == 1
     strange = ledger_parts.strange()
     assert {name.rpartition("/")[0] for name in strange} == {name.rpartition("/")[0] for name in strays}
-    assert all(strange.values())
 
 
 @pytest.mark.parametrize(
@@ -477,7 +476,7 @@ def test_a_foreign_file_is_named_and_left_alone(tmp_path: Path, ledger: Ledger, 
     parts(tmp_path)[0].with_name(foreign).write_bytes(b"not ours")
     assert len(ledger.states([DAY])) == 1
     assert ledger.state_days() == {DAY: NOON}
-    assert list(LedgerParts(LocalFiles(tmp_path / "ledger")).strange()) == [f"recording_states/date={DAY}/{foreign}"]
+    assert LedgerParts(LocalFiles(tmp_path / "ledger")).strange() == [f"recording_states/date={DAY}/{foreign}"]
 
 
 def test_an_unreadable_part_fails_its_own_date_and_no_other(tmp_path: Path, ledger: Ledger, a_state: Build) -> None:

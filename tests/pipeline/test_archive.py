@@ -377,9 +377,9 @@ def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
     other = ({"agent_segment_metadata", "global_call_type_detail"} - {report}).pop()
     assert it.metadata(result, other)["rows_new"] > 0
     ledger = it.services().ledger
-    assert ledger.row_days(report) == []
+    assert ledger.days("report_rows", report) == []
     assert ledger.pulls(report, recent[0]) == []
-    assert ledger.row_days(other) == [recent[0]]
+    assert ledger.days("report_rows", other) == [recent[0]]
 
 
 def test_a_quiet_day_succeeds_and_leaves_a_trace(world: Callable[..., Any], recent: list[date]) -> None:

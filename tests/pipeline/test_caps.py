@@ -11,13 +11,14 @@ from typing import Any, cast
 
 import pytest
 
+from pipelines.errors import ExpectedError
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.requests import Answer, Period
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.pull import windows
-from pipelines.steps.pull.reports import PullFailed, pull_each
+from pipelines.steps.pull.reports import pull_each
 
 DAY = date(2026, 3, 2)
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -200,16 +201,24 @@ def test_a_window_that_cannot_be_proven_whole_leaves_its_date_incomplete_and_its
     pull: Callable[..., PullRecord],
 ) -> None:
     burst = [START + timedelta(minutes=30, milliseconds=n) for n in range(500)]
-    with pytest.raises(PullFailed, match="may be cut off"):
+    with pytest.raises(ExpectedError, match="may be cut off"):
         pull(Source(burst, cap=lambda _: 100))
     assert held(pull) == 100
     ledger: Ledger = pull.ledger  # type: ignore[attr-defined]
     assert ledger.pulls("interaction_metadata", DAY) == []
 
 
+def test_a_changed_row_of_a_window_that_is_requested_again_counts_as_changed(pull: Callable[..., PullRecord]) -> None:
+    three = START + timedelta(hours=3)
+    ended = every(27, end=three) + every(22, three)  # the first window has as many rows as the cap that the others show
+    pull(Source(ended, cap=lambda _: 400))
+    again = pull(Source(ended, cap=lambda _: 400, flag=False))
+    assert (again.rows, again.new, again.changed, again.unchanged) == (len(ended), 0, len(ended), 0)
+
+
 def test_a_window_that_runs_backward_is_refused_with_its_direction(pull: Callable[..., PullRecord]) -> None:
     source = Source(every(600, START - timedelta(days=1)), backward=True)
-    with pytest.raises(PullFailed, match="ran backward, not forward from segmentEndTime"):
+    with pytest.raises(ExpectedError, match="ran backward, not forward from segmentEndTime"):
         pull(source)
     assert held(pull) == 0
     assert len(source.asked) == 1

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +23,16 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
+from pipelines.ledger.files import LocalFiles
+from pipelines.ledger.states import Status
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.limits.limiter import RateLimiter
+from pipelines.steps.connection.recordings import ledger_links
 from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 from tests.commands import run
+from tests.states import pending
 
 MEDIA = Credentials(media_username="canary-media-user", media_password="canary-media-password")
 WRONG = {
@@ -165,8 +170,11 @@ def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Chec
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"RINGCENTRAL_JWT": WRONG["RINGCENTRAL_JWT"]}, "check RINGCENTRAL_JWT: it may be expired"),
-        ({"RINGCENTRAL_CLIENT_SECRET": WRONG["RINGCENTRAL_CLIENT_SECRET"]}, "check RINGCENTRAL_CLIENT_ID and"),
+        ({"RINGCENTRAL_JWT": WRONG["RINGCENTRAL_JWT"]}, "(Invalid JWT); check RINGCENTRAL_JWT"),
+        (
+            {"RINGCENTRAL_CLIENT_SECRET": WRONG["RINGCENTRAL_CLIENT_SECRET"]},
+            "(Wrong client id or secret); check RINGCENTRAL_JWT",
+        ),
         (
             {"RINGCX_USERNAME": "archive@example.com", "RINGCX_PASSWORD": WRONG["RINGCX_PASSWORD"]},
             "check RINGCX_USERNAME and RINGCX_PASSWORD",
@@ -193,13 +201,15 @@ def test_a_wrong_token_shows_at_the_first_report(check: Callable[..., Check]) ->
     assert "check RINGCX_API_TOKEN" in one.sentence("agent_segment_metadata of account 15300002")
 
 
-@pytest.mark.parametrize("way", ["password", "token"])
-def test_the_legacy_log_ins_work_too(check: Callable[..., Check], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("way", "said"), [("password", "it returns a token"), ("token", "is sent as it is")])
+def test_the_legacy_log_ins_work_too(
+    check: Callable[..., Check], way: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = check()
     for name, value in one.it.sandbox.environment(login=way).items():
         monkeypatch.setenv(name, value)
     assert one() == 0, one.out
-    assert "legacy" in one.sentence("log-in")
+    assert said in one.sentence("log-in")
 
 
 @pytest.mark.parametrize(
@@ -547,17 +557,26 @@ def current_api(status: int, body: str) -> Iterator[tuple[str, list[dict[str, An
         thread.join()
 
 
-def test_without_a_client_for_s3_everything_else_is_tried(
+def test_without_a_client_for_s3_it_ends_with_the_setting_that_is_wrong(
     check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = check()
     monkeypatch.setenv("AWS_PROFILE", "none-of-ours")
     one.capsys.readouterr()
-    assert run("check", [], None, backoff_s=0.01) == 1
-    said = re.sub(r"\n {11}", " ", one.capsys.readouterr().out)
-    assert re.search(r"failed +S3 list: .*AWS_PROFILE names a profile that is not", said)
-    assert re.search(r"ok +log-in: ", said)
-    assert re.search(r"ok +a recording: ", said)
-    for subject in ("S3 put", "S3 delete", "clock against S3", "S3 versioning", "S3 Object Lock"):
-        assert re.search(f"not tried +{subject}: no S3 client", said)
-    assert re.search(r"(ok|not tried) +ledger: ", said)
+    assert run("check", [], None, backoff_s=0.01) == 2
+    said = one.capsys.readouterr()
+    assert said.out == ""
+    assert "AWS_PROFILE names a profile that is not in AWS's configuration files" in said.err
+
+
+def test_a_recording_that_is_archived_is_requested_rather_than_a_newer_one_that_is_pending(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    old = pending("1/a", now.date() - timedelta(days=1), now)
+    held = {"status": Status.archived, "next_attempt_at": None, "key": "k", "size": 1, "sha256": "0" * 64}
+    ledger = Ledger(LocalFiles(tmp_path), clock=lambda: now)
+    ledger.append_states([replace(old, attempts=1, **held), new := pending("1/b", now.date(), now)])
+    assert ledger_links(ledger, segments=False) == [("1", old.link)]
+    assert ledger_links(ledger, segments=True) == []
+    other = Ledger(LocalFiles(tmp_path / "other"), clock=lambda: now)
+    other.append_states([new])
+    assert ledger_links(other, segments=False) == [("1", new.link)]

@@ -23,7 +23,7 @@ from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import unpulled
-from pipelines.steps.pull.reports import ReportPull
+from pipelines.steps.pull.reports import pull_report
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -116,7 +116,8 @@ def pulled(ledger: Ledger, body: bytes) -> PullRecord:
     """Pull a date's report from a source that answers with `body`, whatever it is asked for."""
     answer = Answer(parse_report("global_call_type_detail", io.BytesIO(body)), len(body), "")
     source: Any = SimpleNamespace(pull=lambda *_: answer)
-    return ReportPull(
+    return pull_report(
+        ACCOUNTS[0],
         report="global_call_type_detail",
         day=DAY,
         period=Period(*BOUNDS),
@@ -125,7 +126,7 @@ def pulled(ledger: Ledger, body: bytes) -> PullRecord:
         run_id="test",
         clock=lambda: BEGIN + timedelta(days=2),
         log=logging.getLogger("test"),
-    ).run([ACCOUNTS[0]])[0]
+    )
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_withi
                         partition_key=request.partition_key,
                         instance=it.instance,
                         asset_selection=list(request.asset_selection),
+                        tags={"dagster/run_key": request.run_key},
                     )
                 )
                 medians.append(it.metadata(result, "recordings").get("event_to_archive_median_s", 0.0))
@@ -102,10 +103,14 @@ def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
     first = evaluate(it.instance)
     assert asked(first) == [today.isoformat()]
     assert [key.to_user_string() for key in first.run_requests[0].asset_selection] == AFTER_EVENTS
-    second = evaluate(it.instance, first.cursor)
-    assert asked(second) == []
+    it.instance.create_run_for_job(
+        build_defs().resolve_job_def("archive_day"),
+        tags={"dagster/partition": today.isoformat(), "dagster/run_key": first.run_requests[0].run_key},
+        status=DagsterRunStatus.SUCCESS,
+    )
+    assert asked(evaluate(it.instance)) == []
     store(place, today, [{"call_id": "2", "account_id": "15300002"}])
-    third = evaluate(it.instance, second.cursor)
+    third = evaluate(it.instance)
     assert asked(third) == [today.isoformat()]
     assert third.run_requests[0].run_key != first.run_requests[0].run_key
 
@@ -117,11 +122,10 @@ def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each
     zone = "UTC" if now.hour < 20 else "Etc/GMT+12"  # in which the day is not over within the next 70 minutes
     it, today = world(EVENTS_URL=str(place), ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
     for day, often in ((today, False), (today - timedelta(days=1), True)):
-        cursor, selections = None, []
+        selections = []
         for number, at in enumerate((now, now, now + timedelta(minutes=50), now + timedelta(minutes=70))):
             store(place, day, [{"call_id": f"{number}", "account_id": "15300002"}])
-            found = evaluate(it.instance, cursor, now=at)
-            cursor = found.cursor
+            found = evaluate(it.instance, now=at)
             (request,) = [one for one in found.run_requests if one.partition_key == day.isoformat()]
             selections.append([key.to_user_string() for key in request.asset_selection])
             if number == 0:
@@ -129,7 +133,7 @@ def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each
         assert selections == [AFTER_EVENTS if often or sealed else AFTER_EVENTS[:-2] for sealed in (1, 0, 0, 1)]
 
 
-def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_an_hour_after_one_that_failed(
+def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_after_one_that_failed_when_more_arrives(
     world: Callable[..., Any], place: Path
 ) -> None:
     it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
@@ -137,35 +141,12 @@ def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_an_hour_after_one
     job = build_defs().resolve_job_def("archive_day")
     tags = {"dagster/partition": today.isoformat()}
     run = it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
-    waiting = evaluate(it.instance)
-    assert asked(waiting) == []
+    assert asked(evaluate(it.instance)) == []
     it.instance.delete_run(run.run_id)
-    now = datetime.now(UTC)
-    found = evaluate(it.instance, waiting.cursor, now=now)
-    (request,) = found.run_requests
+    (request,) = evaluate(it.instance).run_requests
     it.instance.create_run_for_job(
         job, tags=tags | {"dagster/run_key": request.run_key}, status=DagsterRunStatus.FAILURE
     )
-    soon = evaluate(it.instance, found.cursor, now=now)
-    assert asked(soon) == []
-    assert asked(evaluate(it.instance, soon.cursor, now=now + timedelta(hours=1))) == [today.isoformat()]
-
-
-def test_the_sensor_finds_a_late_event_of_any_date_in_a_few_turns(world: Callable[..., Any], place: Path) -> None:
-    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
-    days = [today - timedelta(days=back) for back in range(2, 14)]
-    for day in days:
-        store(place, day, [{"call_id": "1", "account_id": "15300002"}])
-    found, cursor = set(), None
-    for _ in range(8):
-        tick = evaluate(it.instance, cursor)
-        found |= set(asked(tick))
-        cursor = tick.cursor
-    assert found == {day.isoformat() for day in days}
-    store(place, days[7], [{"call_id": "2", "account_id": "15300002"}])
-    late = []
-    for _ in range(4):
-        tick = evaluate(it.instance, cursor)
-        late += asked(tick)
-        cursor = tick.cursor
-    assert late == [days[7].isoformat()]
+    assert asked(evaluate(it.instance)) == []
+    store(place, today, [{"call_id": "2", "account_id": "15300002"}])
+    assert asked(evaluate(it.instance)) == [today.isoformat()]

@@ -109,16 +109,3 @@ def test_the_sentence_says_how_sure_it_is(tmp_path: Path) -> None:
     wild = judged(tmp_path / "wild", weeks(100, 140, 80, 110, 125, 90), 100).sentence
     assert "history cannot tell whether that is the whole day: " in wild
     assert "account 15300002: this weekday has 80 to 140 rows, so half could be missing" in wild
-
-
-def test_working_days_nearby_are_compared_where_the_weekday_cannot_tell(tmp_path: Path) -> None:
-    near = {WEDNESDAY - timedelta(days=back): 100 for back in (1, 2, 5, 6)}
-    weekend = {WEDNESDAY - timedelta(days=back): 5 for back in (3, 4)}
-    history = weeks(2, 100) | near | weekend
-    found = judged(tmp_path / "half", history, 50)
-    assert found.level is Level.warning
-    assert "where a working day usually has 100" in found.sentence
-    saturday = date(2026, 11, 21)
-    around = {saturday - timedelta(days=back): 100 for back in range(1, 6)}
-    found = judged(tmp_path / "weekend", around, 5, day=saturday)
-    assert (found.level, found.counts["accounts_history_cannot_tell"]) == (Level.ok, 1)

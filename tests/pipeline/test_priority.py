@@ -55,8 +55,6 @@ def test_tomorrow_by_another_zone_counts_as_today() -> None:
     ("tags", "day"),
     [
         ({"dagster/partition": "2026-11-20"}, date(2026, 11, 20)),
-        ({"dagster/asset_partition_range_start": "2026-11-01", "dagster/asset_partition_range_end": "2026-11-05"},
-         date(2026, 11, 1)),
         ({}, None),
     ],
 )  # fmt: skip

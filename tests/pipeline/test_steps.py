@@ -217,7 +217,7 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
     assert {one.status for one in it.states(day).values()} == {Status.archived}
 
 
-def test_an_interrupt_while_states_are_written_loses_none_of_them(
+def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the_next_run(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world()
@@ -232,7 +232,10 @@ def test_an_interrupt_while_states_are_written_loses_none_of_them(
 
     with at_each(it.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
         fetched(services, *states.values())
+    it.sandbox.reset()
+    assert fetched(it.services(), *states.values()).adopted == len(states)
     assert {state.status for state in it.states(day).values()} == {Status.archived}
+    assert not it.sandbox.counters()["media_by_path"]
 
 
 def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since(

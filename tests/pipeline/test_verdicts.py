@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageRefused
+from pipelines.errors import ExpectedError
 from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.ringcx.errors import AccountUnknown
 from pipelines.steps.check.audio import audio_is_true
 from pipelines.steps.check.result import Level
-from pipelines.steps.fetch.fetcher import BREAK_AFTER, FetchFailed
-from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, next_state
+from pipelines.steps.fetch.fetcher import BREAK_AFTER
+from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, age, next_state
 from tests.pipeline.test_steps import fetched, some_state
 
 DAY = date(2026, 11, 19)
@@ -215,7 +216,7 @@ def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing
     ours = archiver()
     ours.register(age=timedelta(hours=5))
     for _ in range(3):
-        with pytest.raises(FetchFailed, match=f"{BREAK_AFTER} recordings in a row"):
+        with pytest.raises(ExpectedError, match=f"{BREAK_AFTER} recordings in a row"):
             ours.run(hours=13)
     states = ours.states
     assert {name for name, one in states.items() if one.status is Status.archived} == good.keys()
@@ -224,6 +225,16 @@ def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing
     source.always({name: answer(wav()) for name in states})
     ours.run()
     assert {one.status for one in ours.states.values()} == {Status.archived}
+
+
+def test_recordings_that_are_refused_in_two_ways_are_named_with_both_remedies(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always({"a.WAV": FIREWALL, "b.WAV": REFUSED})
+    ours = archiver()
+    ours.register(age=timedelta(hours=5))
+    with pytest.raises(ExpectedError, match=r"lower RINGCX_LIMIT_MEDIA.*; check RINGCX_MEDIA_USERNAME"):
+        ours.run()
 
 
 @pytest.mark.parametrize(("age", "end"), [(timedelta(days=30), Status.pending), (timedelta(days=95), Status.denied)])
@@ -236,10 +247,10 @@ def test_more_lasting_refusals_than_a_run_bears_end_denied_once_the_source_has_p
     ours = archiver(ARCHIVE_CONCURRENCY="1")
     ours.register(age=age)
     for _ in range(4):  # the first and the second attempt at all of them
-        with pytest.raises(FetchFailed, match=f"{BREAK_AFTER} recordings in a row"):
+        with pytest.raises(ExpectedError, match=f"{BREAK_AFTER} recordings in a row"):
             ours.run(hours=13)
         assert not {one.status for one in ours.states.values()} & {Status.denied}
-    with contextlib.suppress(FetchFailed):
+    with contextlib.suppress(ExpectedError):
         ours.run()
     assert {name for name, one in ours.states.items() if one.status is Status.archived} == good.keys()
     assert {one.status for one in ours.states.values()} == {Status.archived, end}
@@ -283,7 +294,7 @@ def test_as_many_404s_as_the_run_bears_stop_it_with_the_account_and_nothing_is_f
     ours = archiver()
     ours.register(age=timedelta(days=9))
     for _ in range(3):
-        with pytest.raises(FetchFailed, match="RINGCX_RC_ACCOUNT_ID"):
+        with pytest.raises(ExpectedError, match="RINGCX_RC_ACCOUNT_ID"):
             ours.run(hours=13)
     assert {one.status for one in ours.states.values()} == {Status.pending}
 
@@ -341,19 +352,19 @@ def test_the_next_attempt_is_never_in_the_past_nor_further_away_than_the_rules_s
 
 def test_a_recording_is_given_up_by_the_age_of_its_start() -> None:
     state = some_state("15300002/a.WAV", DAY, started_at=NOW, first_seen_at=NOW + timedelta(hours=1))
-    assert not RULES.gives_up(state, NOW + timedelta(days=7))
-    assert RULES.gives_up(state, NOW + timedelta(days=7, microseconds=1))
+    assert age(state, NOW + timedelta(days=7)) <= RULES.give_up
+    assert age(state, NOW + timedelta(days=7, microseconds=1)) > RULES.give_up
 
 
 def test_without_a_start_the_end_of_its_day_counts() -> None:
     state = some_state("15300002/a.WAV", date(2026, 11, 18), first_seen_at=datetime(2026, 11, 30, tzinfo=UTC))
-    assert not RULES.gives_up(state, datetime(2026, 11, 26, tzinfo=UTC))
-    assert RULES.gives_up(state, datetime(2026, 11, 26, 0, 0, 1, tzinfo=UTC))
+    assert age(state, datetime(2026, 11, 26, tzinfo=UTC)) <= RULES.give_up
+    assert age(state, datetime(2026, 11, 26, 0, 0, 1, tzinfo=UTC)) > RULES.give_up
 
 
 def test_a_start_in_the_far_future_does_not_keep_a_recording_pending_for_ever() -> None:
     state = some_state("15300002/a.WAV", DAY, started_at=NOW + timedelta(days=36_000), first_seen_at=NOW)
-    assert RULES.gives_up(state, NOW + timedelta(days=8))
+    assert age(state, NOW + timedelta(days=8)) > RULES.give_up
 
 
 def test_a_day_of_outage_is_no_answer_so_the_first_404_after_it_is_not_the_last() -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, parse_rates
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter, parse_rates
 from pipelines.ringcx.limits.store import LimiterBroken
 
 
@@ -203,25 +203,7 @@ def test_a_hold_off_of_no_time_changes_nothing(limiter: RateLimiter, seconds: fl
 
 def test_a_hold_off_is_never_longer_than_minutes(limiter: RateLimiter) -> None:
     limiter.hold_off("media", "1", 1e12)
-    with pytest.raises(HeldOff) as held:
-        limiter.acquire("media", "1", (), patience_s=300)
-    assert held.value.seconds == pytest.approx(LONGEST_HOLD_S)
-
-
-@pytest.mark.parametrize("rates", [(), (Rate(5, 60),)])
-def test_impatience_with_a_long_hold_off_ends_the_wait_at_once(
-    limiter: RateLimiter, fake: FakeTime, rates: tuple[Rate, ...]
-) -> None:
-    limiter.hold_off("media", "1", 301)
-    with pytest.raises(HeldOff) as held:
-        limiter.acquire("media", "1", rates, patience_s=300)
-    assert held.value.seconds == pytest.approx(301)
-    assert fake.slept == []
-
-
-def test_impatience_does_not_mind_the_windows(limiter: RateLimiter) -> None:
-    limiter.acquire("metadata", "1", [Rate(1, 900)], patience_s=300)
-    assert limiter.acquire("metadata", "1", [Rate(1, 900)], patience_s=300) == pytest.approx(900)
+    assert limiter.acquire("media", "1", ()) == pytest.approx(300)
 
 
 def test_a_clock_set_back_neither_lets_too_many_through_nor_waits_for_hours(

@@ -58,7 +58,7 @@ def test_a_last_row_that_is_a_call_is_kept(tmp_path: Path, last: str) -> None:
 
 
 def test_a_total_of_another_width_is_a_row_that_is_not_whole_if_it_holds_a_link(tmp_path: Path) -> None:
-    with pytest.raises(ReportInvalid, match="row 3 has 5 fields where the heading has 4"):
+    with pytest.raises(ReportInvalid, match="a row has 5 fields where the heading has 4"):
         parse(tmp_path, CSV + "Total, Inc,2026-11-17 12:00:00,https://x.example/?file=b.WAV,\r\n")
 
 
@@ -79,24 +79,19 @@ def test_a_row_that_is_cut_off_is_refused_still(tmp_path: Path) -> None:
     [
         ("utf-16-le", codecs.BOM_UTF16_LE),
         ("utf-16-be", codecs.BOM_UTF16_BE),
-        ("utf-32-le", codecs.BOM_UTF32_LE),
-        ("utf-32-be", codecs.BOM_UTF32_BE),
-        ("utf-16-le", b""),
-        ("utf-16-be", b""),
     ],
 )
 @pytest.mark.parametrize("body", [CSV, json.dumps([{"uii": "202611171200000001", "recordingUrl": "", "x": "naïve"}])])
-def test_a_report_in_utf_16_or_32_is_read(tmp_path: Path, encoding: str, mark: bytes, body: str) -> None:
+def test_a_report_in_utf_16_is_read(tmp_path: Path, encoding: str, mark: bytes, body: str) -> None:
     table = parse(tmp_path, mark + body.encode(encoding))
     assert uiis(table) == ["202611171200000001"]
     assert "naïve" in table.to_pylist()[0].values()
 
 
 @pytest.mark.parametrize("cut", [1, 3])
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_a_report_in_utf_16_or_32_that_is_cut_off_is_refused(tmp_path: Path, encoding: str, cut: int) -> None:
+def test_a_report_in_utf_16_that_is_cut_off_is_refused(tmp_path: Path, cut: int) -> None:
     with pytest.raises(ReportInvalid):
-        parse(tmp_path, CSV.encode(encoding)[:-cut], framed=False)
+        parse(tmp_path, CSV.encode("utf-16")[:-cut], framed=False)
 
 
 @pytest.mark.parametrize("guarded", ['="{}"', '"=""{}"""'])

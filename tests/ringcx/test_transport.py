@@ -182,11 +182,10 @@ def said(*lines: bytes, body: bytes = WAV, end: bytes = b"\r\n", status: bytes =
         said(b"transfer-encoding: CHUNKED", body=CHUNKS),
         said(LENGTH, end=b"\n"),
         said(LENGTH, LENGTH),
-        said(LENGTH + b", " + LENGTH.partition(b": ")[2]),
         said(LENGTH, status=b"HTTP/1.1 200"),
         said(LENGTH, status=b"HTTP/1.0 200 OK"),
         said(b"Content-Length:%d" % len(WAV), b"X-Empty:", b"X-Latin: \xe4\xf6"),
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + said(LENGTH),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + said(LENGTH),
     ],
 )  # fmt: skip
 def test_what_other_clients_deliver_is_delivered(client: SourceClient, raw: Serve, answer: bytes) -> None:
@@ -221,11 +220,12 @@ def test_a_body_whose_end_is_in_doubt_is_cut_off(client: SourceClient, raw: Serv
     "answer",
     [
         said(b"Transfer-Encoding: gzip, chunked", body=CHUNKS),
-        said(CHUNKED, CHUNKED, body=CHUNKS),
+        said(CHUNKED + b", chunked", body=CHUNKS),
         said(b"Content-Length: 1", LENGTH),
-        said(b"Content-Length: +1"),
+        said(b"Content-Length: -1"),
         said(b"no header at all", LENGTH),
         said(b"Upgrade: h2c", status=b"HTTP/1.1 101 Switching Protocols"),
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + said(LENGTH),
     ],
 )
 def test_headers_that_leave_the_end_in_doubt_are_refused(client: SourceClient, raw: Serve, answer: bytes) -> None:
@@ -442,7 +442,9 @@ def test_squid_is_gone_through_and_what_it_forbids_is_named(
     ):
         proxied(monkeypatch, tmp_path, f"127.0.0.1:{port}")  # without a scheme
         assert fetched(client, f"https://localhost:{other}/?file=a") == WAV
-        with pytest.raises(ConnectionNotAllowed, match="HTTP 403; ask the operator of the proxy to allow localhost"):
+        with pytest.raises(
+            ConnectionNotAllowed, match=r"HTTP 403; .* ask the operator of the proxy to allow localhost"
+        ):
             fetched(client, f"https://localhost:{target}/?file=a")
 
 
@@ -598,7 +600,7 @@ def test_a_stopped_reader_closes_its_connection(client: SourceClient) -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with client.stream("GET", url, limit="", account_id="") as answer:
             assert isinstance(answer.stream, Body)
-            answer.stream.fill_blocks(stop)
+            answer.stream.check_reads(stop)
             with pytest.raises(Stopped):
                 list(answer.stream)
         thread.join(15)

@@ -12,10 +12,9 @@ from typing import Any
 import certifi
 import pytest
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import PART, Bucket
 from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.errors import KeyExists, StorageError, StorageRefused, StorageUnavailable
-from pipelines.archive.multipart import PART
 from sandbox.strict_s3 import Demands, StrictS3
 
 OURS = "123456789012"

@@ -51,24 +51,6 @@ def read_chain(
     found to be damaged: the entries do not count if `latest` is None.
     """
     chain = Chain(manifest_numbers(bucket, day))
-    _check_numbers(chain, bucket, day)
-    for number in chain.numbers:
-        is_latest = number == chain.numbers[-1]
-        try:
-            take = entry if entry is not None and is_latest else lambda _: None
-            chain.heads[number] = read_manifest(bucket, day, number, take)
-        except (StoreDamaged, KeyMissing) as error:
-            chain.add("manifest_altered", manifest_key(bucket.prefix, day, number), str(error))
-    is_signed = False
-    for number, head in chain.heads.items():
-        _check_link(chain, number, head)
-        if verifier is not None:
-            is_latest = number == chain.numbers[-1]
-            is_signed |= _check_signature(chain, bucket, verifier, head, was_signed=is_signed, is_latest=is_latest)
-    return chain
-
-
-def _check_numbers(chain: Chain, bucket: Bucket, day: date) -> None:
     removed = sorted(set(range(1, max(chain.numbers, default=0))) - set(chain.numbers))
     if removed:
         names = ", ".join(f"manifest-{number}" for number in removed[:10])
@@ -78,41 +60,45 @@ def _check_numbers(chain: Chain, bucket: Bucket, day: date) -> None:
             f"The manifests of {day.isoformat()} are not numbered 1 to {chain.numbers[-1]} without a gap: {names} "
             "was removed; restore it from an earlier version of the bucket",
         )
-
-
-def _check_link(chain: Chain, number: int, head: ManifestHead) -> None:
-    """Check that a manifest names the one before it."""
-    named, before = head.document["previous_sha256"], chain.heads.get(number - 1)
-    if number == 1 and named is not None:
-        chain.add(
-            "manifest_altered",
-            head.key,
-            f"{head.key} is the first manifest of its day but names an earlier one: it was altered or renumbered; "
-            "restore its first version",
-        )
-    if before is not None and named != before.sha256:
-        chain.add(
-            "manifest_altered",
-            before.key,
-            f"{before.key} is not the manifest that {head.key} followed when it was sealed: it was altered "
-            "or replaced; restore its first version",
-        )
+    for number in chain.numbers:
+        is_latest = number == chain.numbers[-1]
+        try:
+            take = entry if entry is not None and is_latest else lambda _: None
+            chain.heads[number] = read_manifest(bucket, day, number, take)
+        except (StoreDamaged, KeyMissing) as error:
+            chain.add("manifest_altered", manifest_key(bucket.prefix, day, number), str(error))
+    is_signed = False
+    for number, head in chain.heads.items():
+        before = chain.heads.get(number - 1)
+        expected = None if before is None else before.sha256
+        if head.document["previous_sha256"] != expected and (number == 1 or before is not None):
+            key = (before or head).key
+            chain.add(
+                "manifest_altered",
+                key,
+                f"{key} breaks the chain of its day's manifests: it was altered, replaced or renumbered; restore its "
+                "first version",
+            )
+        if verifier is not None:
+            is_required = is_signed or number == chain.numbers[-1]
+            is_signed |= _check_signature(chain, bucket, verifier, head, is_required=is_required)
+    return chain
 
 
 def _check_signature(
-    chain: Chain, bucket: Bucket, verifier: Verifier, head: ManifestHead, *, was_signed: bool, is_latest: bool
+    chain: Chain, bucket: Bucket, verifier: Verifier, head: ManifestHead, *, is_required: bool
 ) -> bool:
-    """Check a manifest's signature; return whether it has one. `was_signed`: a manifest before it was signed."""
+    """Check a manifest's signature; return whether it has one."""
     signature = signature_key(head.key)
     try:
         sentence = verifier.problem(bucket, head)
     except KeyMissing:
-        if was_signed:
-            what = "was removed; restore it from an earlier version of the bucket"
-            chain.add("signature_missing", signature, f"The signature {signature} {what}")
-        elif is_latest:
-            what = "is not there; run the date again to have its manifest signed, or find out who removed it"
-            chain.add("signature_missing", signature, f"The signature {signature} {what}")
+        if is_required:
+            sentence = (
+                f"The signature {signature} is not there: run the date again if it was never made, or restore it from "
+                "an earlier version of the bucket"
+            )
+            chain.add("signature_missing", signature, sentence)
         return False
     if sentence is not None:
         chain.add("signature_wrong", signature, sentence)

@@ -80,6 +80,11 @@ class ManifestHead:
     sha256: str
     document: Mapping[str, Any]
 
+    @property
+    def sealed_at(self) -> datetime:
+        """When the manifest was sealed, with its zone."""
+        return datetime.fromisoformat(self.document["sealed_at"])
+
 
 def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
     """Return a day's manifest with the highest number, None without one; raise StoreDamaged if it was altered."""
@@ -141,11 +146,8 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     """Read one manifest and verify it against its name, its content hash and its Merkle root, if it has one.
 
     `entry` is called with each entry, in order, after its form and its place were checked. Without `entry` they are not
-    parsed, which takes a tenth of the time.
-
-    Raises:
-        KeyMissing: there is no manifest with that number.
-        StoreDamaged: the object is not a manifest of that day and number, or differs from what was sealed.
+    parsed, which takes a tenth of the time. Raises KeyMissing if there is no manifest of that number, and StoreDamaged
+    if the object is not the manifest of that day and number, or differs from what was sealed.
     """
     key = manifest_key(bucket.prefix, day, number)
     body = bucket.get_bytes(key)
@@ -177,6 +179,8 @@ def _is_intact(head: dict[str, Any], body: bytes, start: int, end: int) -> bool:
     """Return whether a manifest is canonical, and is what its own hashes say; `head` is all but its entries."""
     if canonical_json(head) != body[:start] + body[end:] or not head.keys() >= {"previous_sha256", "previous_day"}:
         return False
+    if not isinstance(head["totals"], dict) or datetime.fromisoformat(head["sealed_at"]).tzinfo is None:
+        return False
     content = {"date": head["date"], "totals": head["totals"]}
     if "accepted_losses" in head:
         content["accepted_losses"] = head["accepted_losses"]
@@ -190,14 +194,12 @@ def _is_intact(head: dict[str, Any], body: bytes, start: int, end: int) -> bool:
 
 
 def _are_accepted_losses(found: object) -> bool:
-    if not isinstance(found, list):
-        return False
-    for loss in found:
-        if not isinstance(loss, dict) or loss.keys() != set(AcceptedLoss._fields):
-            return False
-        if not all(isinstance(text, str) for text in loss.values()):
-            return False
-    return True
+    return isinstance(found, list) and all(
+        isinstance(loss, dict)
+        and loss.keys() == set(AcceptedLoss._fields)
+        and all(isinstance(text, str) for text in loss.values())
+        for loss in found
+    )
 
 
 def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:

@@ -78,11 +78,8 @@ def seal(
 
     `entries` returns one entry for each recording, sorted by `recording_id`. It is called once to hash them, and again
     if there is a manifest to write, so that only then are all in memory. `catalog` is from `catalog_table`, `accepted`
-    sorted by `recording_id`. `run_id` and `sealed_at` (aware) are not part of the content.
-
-    Raises:
-        ValueError: a recording is listed twice or out of order, or a time has no zone.
-        StoreDamaged: an earlier manifest cannot be read.
+    sorted by `recording_id`. `run_id` and `sealed_at` (aware) are not part of the content. Raises ValueError if a
+    recording is listed twice or out of order, or a time has no zone; StoreDamaged if an earlier manifest is damaged.
     """
     content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
     if accepted:
@@ -92,7 +89,9 @@ def seal(
         stored = bucket.get_bytes(catalog_key(bucket.prefix, day))
     except KeyMissing:
         stored = None
-    body = _catalog_body(catalog, stored)
+    parquet = io.BytesIO()
+    pq.write_table(catalog, parquet, compression="zstd")
+    body = parquet.getvalue()
     hashes = {"content_sha256": content_sha256, "merkle_root": merkle_root, "catalog_sha256": sha256_of(body)}
     before = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
     head = {
@@ -116,7 +115,7 @@ def seal(
             f"{_ATTEMPTS} other runs sealed {day.isoformat()} first, one after the other; make sure that only one "
             "run at a time works on a date"
         )
-    if body is not stored:
+    if body != stored:
         bucket.put(catalog_key(bucket.prefix, day), body, content_type="application/vnd.apache.parquet")
     return sealed
 
@@ -136,17 +135,6 @@ def catalog_table(
     columns["warnings"] = pc.coalesce(columns["warnings"], empty)  # parts may be older than the column
     columns |= {"also_known_as": pa.array(others, _TEXTS), "verdict": pa.array([verdict] * len(ids), _TEXT)}
     return pa.table(columns).cast(CATALOG_SCHEMA)
-
-
-def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
-    """Return the table as Parquet, or the `stored` bytes if they hold the same rows: versions of pyarrow differ."""
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd")
-    if stored is not None:
-        with suppress(pa.ArrowException, OSError, ValueError):  # damaged, or of another version: replaced
-            if pq.read_table(pa.BufferReader(stored)).cast(CATALOG_SCHEMA).equals(table):
-                return stored
-    return out.getvalue()
 
 
 def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tuple[str, str]:

@@ -1,15 +1,9 @@
-"""Sensors that start runs between scheduled ones: for due recordings, for failed reports, and after the UI stopped.
+"""Sensors that start runs between scheduled ones: for due recordings, for failed reports, and after the UI stopped."""
 
-A tick lists the ledger's states and reads only the dates that changed since the last tick, in the order of their newest
-parts. It ends after `TICK_SECONDS` and keeps its position; the next one continues from there.
-"""
-
-import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import TypeVar
 
 import dagster as dg
 from pydantic import AwareDatetime, BaseModel
@@ -18,9 +12,8 @@ from pipelines.calendar import utc_now
 from pipelines.ledger.files import LedgerDamaged, LedgerError
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.jobs import ARCHIVE_DAY
-from pipelines.orchestration.partitions import PARTITION_TAG
-from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
-from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, STOPPED_TAG, RunRequests
+from pipelines.orchestration.resources import EnvironmentParam, LedgerStore
+from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, PARTITION_TAG, STOPPED_TAG, RunRequests
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import Calendar
 from pipelines.steps.parallel import map_readable
@@ -32,63 +25,53 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Writers on other machines have other clocks: parts this much older than the position are read again.
 CLOCK_OVERLAP = timedelta(minutes=10)
 _READERS = 8  # more only wait for each other's CPU: at 30 ms a request, a date costs as much of that as of waiting
-_T = TypeVar("_T")
 
 
-class Position(BaseModel, extra="forbid"):
-    """How far a reader has come: every part written up to `read_to` has been read, even if a clock is late.
+class Cursor(BaseModel):
+    """What a tick leaves to the next one. Every part written up to `read_until` has been read, except those of the
+    dates `left`, which are read first: time ran out, or a part is damaged, and nothing is written when it is restored.
 
-    `began` and `after` belong to a scan that ran out of time: when it began, and the last date that it read. `damaged`
-    are dates that could not be read: nothing is written when they are restored, so every scan reads them again.
+    `due`: date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there. 0.1.0 had
+    a `read_to`, which is not taken over: its damaged dates were elsewhere.
     """
 
-    read_to: AwareDatetime = _EPOCH
-    began: AwareDatetime | None = None
-    after: tuple[AwareDatetime, date] | None = None
-    damaged: set[date] = set()
+    read_until: AwareDatetime = _EPOCH
+    left: list[date] = []
+    due: dict[str, dict[str, str]] = {}
 
 
 def changed_dates(
     ledger: Ledger,
-    position: Position,
+    cursor: Cursor,
     now: datetime,
-    read: Callable[[date], _T],
+    read: Callable[[date], dict[str, str]],
     *,
     seconds: float = TICK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[date, _T | LedgerDamaged]]:
-    """Yield the result of `read` for each date that changed since `position`, and advance `position`; for a date with
-    a damaged part the error, so that the others are still read. After `seconds` the scan ends.
+) -> Iterator[tuple[date, dict[str, str] | LedgerDamaged]]:
+    """Yield the result of `read` for each date that changed since `cursor`, and advance it; for a date with a damaged
+    part the error, so that the others are still read. After `seconds` no date is begun.
     """
     end = clock() + seconds
-    position.began = began = position.began or now
+    written = ledger.state_days()
     # A part from a clock ahead of ours must not hide what is written until ours has caught up.
-    since = min(position.read_to, began) - CLOCK_OVERLAP
-    changed = sorted(
-        (written, day) for day, written in ledger.state_days().items() if written > since or day in position.damaged
-    )
-    todo = [change for change in changed if position.after is None or change > position.after]
+    since = min(cursor.read_until, now) - CLOCK_OVERLAP
+    changed = sorted((at, day) for day, at in written.items() if at > since)
+    todo = list(dict.fromkeys([*cursor.left, *(day for _, day in changed)]))
+    cursor.read_until, cursor.left = min(max([cursor.read_until, *written.values()]), now), list(todo)
 
-    begun = 0
-
-    def in_time() -> Iterator[tuple[datetime, date]]:
-        nonlocal begun
-        for change in todo:
-            # Some dates are read however long the listing took: otherwise no scan would ever advance.
+    def in_time() -> Iterator[date]:
+        for begun, day in enumerate(todo):
+            # Some dates are read however long the listing took: otherwise no tick would ever advance.
             if clock() > end and begun >= _READERS:
                 return
-            begun += 1
-            yield change
+            yield day
 
-    for change, result in map_readable(lambda change: read(change[1]), in_time(), threads=_READERS):
-        day = change[1]
-        position.damaged = position.damaged | {day} if isinstance(result, LedgerDamaged) else position.damaged - {day}
-        position.after = change
+    for day, result in map_readable(read, in_time(), threads=_READERS):
+        cursor.left.remove(day)
+        if isinstance(result, LedgerDamaged):
+            cursor.left.append(day)
         yield day, result
-    if begun == len(todo):
-        newest = max((written for written, _ in changed), default=position.read_to)
-        position.read_to = min(max(position.read_to, newest), began)
-        position.began = position.after = None
 
 
 def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
@@ -102,22 +85,18 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
         description="Starts a run for each date that has recordings due for another attempt and no unfinished run.",
     )
     def tick(
-        context: dg.SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerParam
+        context: dg.SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerStore
     ) -> dg.SensorResult:
-        now, rows, cursor = environment.clock(), ledger.open(), json.loads(context.cursor or "{}")
-        position = Position.model_validate(cursor.get("position", {}))
-        # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
-        due: dict[str, dict[str, str]] = cursor.get("due", {})
-        requests, skip = [], None
+        now, rows = environment.clock(), ledger.open()
+        cursor = Cursor.model_validate_json(context.cursor or "{}")
+        due, requests, skip = cursor.due, [], None
 
         @cache
         def pulled() -> set[date]:
-            return {day for report in REPORTS for day in rows.pull_days(report)}
+            return {day for report in REPORTS for day in rows.days("report_pulls", report)}
 
         try:
-            for day, earliest in changed_dates(
-                rows, position, now, lambda day: _earliest(rows, partitions, day, pulled)
-            ):
+            for day, earliest in changed_dates(rows, cursor, now, lambda day: _earliest(rows, partitions, day, pulled)):
                 due.pop(day.isoformat(), None)
                 # The standing check names the dates that cannot be read.
                 if earliest and not isinstance(earliest, LedgerDamaged):
@@ -133,7 +112,7 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(skip),
-            cursor=json.dumps({"position": position.model_dump(mode="json"), "due": due}, sort_keys=True),
+            cursor=cursor.model_dump_json(),
         )
 
     return tick
@@ -161,12 +140,8 @@ def _earliest(
 
 def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, str]:
     """Return partition -> the earliest due time, for partitions that are due; the newest first."""
-    come: dict[str, str] = {}
-    for earliest in due.values():
-        for partition, at in earliest.items():
-            if datetime.fromisoformat(at) <= now:
-                come[partition] = min(at, come.get(partition, at))
-    return dict(sorted(come.items(), reverse=True))
+    due_now = {(key, at) for of_day in due.values() for key, at in of_day.items() if datetime.fromisoformat(at) <= now}
+    return dict(sorted(due_now, reverse=True))  # latest first, so that `dict` keeps each partition's earliest time
 
 
 def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
@@ -179,15 +154,14 @@ def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartit
         minimum_interval_seconds=30,
         description="After a run whose report failed: fetches the recordings that the date's other rows link to.",
     )
-    def tick(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def tick(context: dg.RunFailureSensorContext) -> dg.RunRequest | dg.SkipReason:
         run = context.dagster_run
         partition = run.tags.get(PARTITION_TAG, "")
         failed = {event.step_key for event in context.get_step_failure_events()}
         if failed.isdisjoint(REPORTS) or not partitions.has_partition_key(partition):
-            yield dg.SkipReason("No report of a date failed in that run.")
-        else:
-            requests = RunRequests(context.instance, calendar, partitions, utc_now())
-            yield requests.request(partition, f"despite:{run.run_id}", AFTER_REPORTS)
+            return dg.SkipReason("No report of a date failed in that run.")
+        requests = RunRequests(context.instance, calendar, partitions, utc_now())
+        return requests.request(partition, f"despite:{run.run_id}", AFTER_REPORTS)
 
     return tick
 
@@ -203,17 +177,16 @@ def continue_stopped_runs(calendar: Calendar, partitions: dg.DailyPartitionsDefi
         minimum_interval_seconds=30,
         description="After the UI has started again: runs the dates whose runs were stopped together with the UI.",
     )
-    def tick(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def tick(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
         run = context.dagster_run
         partition = run.tags.get(PARTITION_TAG, "")
         if run.tags.get(STOPPED_TAG) != run.run_id or not partitions.has_partition_key(partition):
-            yield dg.SkipReason("That run was not stopped together with the UI.")
-        else:
-            requests = RunRequests(context.instance, calendar, partitions, utc_now())
-            request = requests.request(partition, f"after:{run.run_id}", list(run.asset_selection or ()))
-            checks = run.asset_check_selection  # None: those of its assets
-            yield request.with_replaced_attrs(
-                run_config=run.run_config, asset_check_keys=None if checks is None else list(checks)
-            )
+            return dg.SkipReason("That run was not stopped together with the UI.")
+        requests = RunRequests(context.instance, calendar, partitions, utc_now())
+        request = requests.request(partition, f"after:{run.run_id}", list(run.asset_selection or ()))
+        checks = run.asset_check_selection  # None: those of its assets
+        return request.with_replaced_attrs(
+            run_config=run.run_config, asset_check_keys=None if checks is None else list(checks)
+        )
 
     return tick

@@ -61,11 +61,8 @@ def system_resolve(host: str, port: int) -> list[str]:
 def fit_addresses(host: str, port: int, *, public_only: bool) -> Sequence[str]:
     """Return the numeric addresses at which a host may be reached, in the order in which to try them.
 
-    With `public_only`, a name may lead only to public addresses, and `localhost` only to loopback ones.
-
-    Raises:
-        LinkRefused: `address_not_public`: the name leads to private addresses only.
-        OSError: the name has no address.
+    With `public_only`, a name may lead only to public addresses, and `localhost` only to loopback ones. Raises
+    LinkRefused (`address_not_public`) if it leads to private addresses only, and OSError if it has no address.
     """
     if as_address(host) is not None:
         return [host]

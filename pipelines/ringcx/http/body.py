@@ -20,17 +20,14 @@ class BombError(Exception):
 
 
 def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
-    """Yield a response's body in blocks, decompressed if it is gzip: as they arrive, or large ones with `check`, which
-    is called before each read and may raise.
+    """Yield a response's body in blocks, decompressed if it is gzip; `check` is called before each read, and may raise.
 
-    Raises:
-        BombError: the body unpacks to hundreds of times its size.
-        httpx.DecodingError: the gzip ends early, is damaged, or is followed by other bytes.
-        httpx.TransportError: the connection broke off.
+    Raises BombError if the body unpacks to hundreds of times its size; httpx.DecodingError if the gzip ends early, is
+    damaged or is followed by other bytes; and httpx.TransportError if the connection broke off.
     """
     blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
     if check is not None and isinstance(blocks, Body):
-        blocks.fill_blocks(check)
+        blocks.check_reads(check)
     if encoding_of(response) in PLAIN:
         yield from blocks
         return

@@ -4,7 +4,6 @@
 change. The client follows no redirects, keeps no cookies and unpacks nothing but gzip (`body.py`).
 """
 
-import email.utils
 import hashlib
 import logging
 import random
@@ -14,24 +13,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC
 from functools import partial
 from typing import Self, TypeVar
 
 import httpx
+import urllib3
 
 from pipelines import __version__
 from pipelines.ringcx.errors import AccountUnknown, BodyBroken, BodyStopped, SourceError, SourceUnavailable, shown_url
 from pipelines.ringcx.http.body import GZIP, PLAIN, BombError, encoding_of, first_bytes, unpacked
 from pipelines.ringcx.http.transport import Transport
-from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
+from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, Rate, RateLimiter, check_stop
 
 _log = logging.getLogger(__name__)
 # With a browser's user agent the source sends an MP3 instead of the recording.
 _HEADERS = {"User-Agent": f"ringcx-archive/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 T = TypeVar("T")
 
-PATIENCE_S = 300.0  # a longer Retry-After ends the attempts: a run that sleeps blocks its date
 # As 5xx is. 407 asks for a proxy's log-in; with 421 and 425 the connection was the wrong one, or too early.
 _TRANSIENT = frozenset({407, 408, 421, 425, 429})
 _LONGEST_BACKOFF_S = 60.0
@@ -59,15 +57,10 @@ class Received:
 class SourceClient:
     """A client that sends requests to the source, each with a permit; share one between all threads.
 
-    Attributes:
-        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`); no rates mean no limit.
-        priority: of its permits, including those for log-ins; lower goes first.
-        stop: an event that ends every wait immediately.
-        transport: for tests, like `clock` and `sleep`; takes every request.
-        attempts: the number for one request, the first included.
-        backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
-        read_timeout_s: the longest time without a byte, in seconds.
-        max_connections: the number kept open for later requests; at least the number of threads.
+    `limits`: the rates of each limit (`reports`, `metadata`, `media`, `auth`); no rates mean no limit. `priority`: of
+    its permits, including those for log-ins; lower goes first. `stop`: an event that ends every wait immediately.
+    `backoff_s`: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
+    `max_connections`: the number kept open for later requests; at least the number of threads.
     """
 
     limiter: RateLimiter
@@ -88,17 +81,13 @@ class SourceClient:
             only: self.transport or Transport(max_kept=self.max_connections, public_only=only) for only in (False, True)
         }
 
-    def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
+    def retry(self, work: Callable[[], T]) -> T:
         """Return the result of `work`; repeat it while a request that it makes with `stream` may succeed later.
 
-        `work` covers the request and reading its whole response. A body that breaks off gets three attempts.
-
-        Raises:
-            SourceUnavailable: the attempts are used up, or the source asked for a pause longer than `PATIENCE_S`.
-            BodyBroken: the attempts are used up, and the last response broke off.
-            Stopped: the stop event was set.
+        `work` covers the request and reading its whole response. A body that breaks off gets three attempts. Raises
+        Stopped, or SourceUnavailable if the attempts are used up or the source asks for a pause longer than
+        `LONGEST_HOLD_S`: as its subclass BodyBroken if the last response broke off.
         """
-        max_attempts = attempts or self.attempts
         attempt = 0
         while True:
             attempt += 1
@@ -107,8 +96,8 @@ class SourceClient:
             except TryAgain as failure:
                 asked_s, reason = failure.asked_s, str(failure)
                 is_body = isinstance(failure.error, BodyBroken)
-                last = min(max_attempts, _BODY_ATTEMPTS) if is_body else max_attempts
-                if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
+                last = min(self.attempts, _BODY_ATTEMPTS) if is_body else self.attempts
+                if attempt >= last or (asked_s or 0.0) > LONGEST_HOLD_S:
                     raise failure.error from None
             wait_s = random.uniform(0, min(self.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S))  # noqa: S311
             if asked_s is not None:
@@ -136,12 +125,9 @@ class SourceClient:
         The request counts against the `limit` of that account, or against none if `limit` is empty. `public_only` is
         for an untrusted address: its host may lead only to public addresses.
 
-        Raises:
-            TryAgain: no connection, a timeout, a passing status or 5xx, or the body broke off while it was read.
-            SourceError: the request cannot be made (an address or a credential that HTTP cannot carry).
-            ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
-            LinkRefused: `address_not_public`.
-            Stopped: the stop event was set.
+        Raises TryAgain if there is no connection, after a timeout, a transient status or 5xx, or if the body breaks off
+        while it is read; SourceError if HTTP cannot carry the address or a credential; ConnectionNotAllowed if a
+        certificate, a proxy or a setting does not allow the connection; LinkRefused (`address_not_public`); or Stopped.
         """
         try:
             request = httpx.Request(
@@ -173,11 +159,8 @@ class SourceClient:
     ) -> Received:
         """Hand each block of a response's body to `write`.
 
-        Raises:
-            BombError: the body is longer than `max_bytes`, or unpacks to hundreds of times its size.
-            TooSlowError: it takes longer than `max_seconds`.
-            Stopped: the stop event was set.
-            Exception: the errors of `unpacked` and of `write`.
+        Raises BombError if the body is longer than `max_bytes` or unpacks to hundreds of times its size; TooSlowError
+        if it takes longer than `max_seconds`; Stopped; and the errors of `unpacked` and of `write`.
         """
         until = time.monotonic() + max_seconds
 
@@ -217,7 +200,7 @@ class SourceClient:
         if not limit:
             sign()
             return
-        acquire = partial(self.limiter.acquire, account_id=account_id, stop=self.stop, patience_s=PATIENCE_S)
+        acquire = partial(self.limiter.acquire, account_id=account_id, stop=self.stop)
         # Wait for the host's pause first: a permit that is taken before it would be lost.
         acquire(hold_key(limit, request.url), rates=())
         acquire(limit, rates=self.limits.get(limit, ()), priority=self.priority, prepare=sign)
@@ -226,8 +209,6 @@ class SourceClient:
         """Send a request once. The exceptions raised here never carry the request, which carries credentials."""
         try:
             response = self._authenticated(request)
-        except HeldOff as held:
-            raise TryAgain(request, str(held).rstrip("."), held.seconds) from None
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise SourceError(
                 f"{_named(request)} cannot be sent ({type(error).__name__}); check the address and"
@@ -240,26 +221,19 @@ class SourceClient:
         status, encoding = response.status_code, encoding_of(response)
         if status in {200, 206} and encoding not in PLAIN | GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
             response.close()
-            shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
-            raise TryAgain(request, f"the response is encoded as {shown}, which was not requested")
+            raise TryAgain(request, f"the response is encoded as {encoding[:40]!a}, which was not requested")
         if status in _TRANSIENT or status >= 500:
             response.close()
-            asked_s = retry_after(response.headers.get("Retry-After"), self.clock())
-            if asked_s and status in _PAUSING:
-                self._hold_off(request, asked_s)
-            pause = f", and it asked for a pause of {asked_s:.0f} s" if asked_s and asked_s > PATIENCE_S else ""
+            asked_s = retry_after(response.headers.get("Retry-After"))
+            limit, account_id = request.extensions["limit"], request.extensions["account_id"]
+            if asked_s and limit and status in _PAUSING:
+                # No process sends requests to this host for a while; the account's requests to other hosts continue.
+                message = "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s"
+                _log.warning(message, request.url.host, asked_s, account_id, min(asked_s, LONGEST_HOLD_S))
+                self.limiter.hold_off(hold_key(limit, request.url), account_id, asked_s, stop=self.stop)
+            pause = f", and it asked for a pause of {asked_s:.0f} s" if asked_s and asked_s > LONGEST_HOLD_S else ""
             raise TryAgain(request, f"HTTP {status}{pause}", asked_s)
         return response
-
-    def _hold_off(self, request: httpx.Request, asked_s: float) -> None:
-        """Let no process send requests to this host for a while; the account's requests to other hosts continue."""
-        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
-        if not limit:
-            return
-        held_s = min(asked_s, LONGEST_HOLD_S)
-        message = "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s"
-        _log.warning(message, request.url.host, asked_s, account_id, held_s)
-        self.limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self.stop)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
         """Send a request, then any request that its auth makes after the response, such as one with a fresh token."""
@@ -281,15 +255,11 @@ class SourceClient:
                 response.close()
 
 
-def retry_after(value: str | None, now: float) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Return the seconds that a `Retry-After` header (seconds, or an HTTP date) asks for, or None if it is unclear."""
-    text = (value or "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
-        return float(text)
     try:
-        until = email.utils.parsedate_to_datetime(text)
-        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
-    except (ValueError, OverflowError):  # OverflowError: an hour of fifteen digits
+        return float(urllib3.Retry().parse_retry_after(value or ""))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
 
 

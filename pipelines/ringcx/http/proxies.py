@@ -26,13 +26,12 @@ class Proxy:
     def refusal(self, status: int, url: httpx.URL) -> ConnectionNotAllowed | httpx.ProxyError:
         """Return the error for the proxy's own answer: a 4xx needs a changed setting, any other status may pass."""
         host = url.raw_host.decode("ascii")
-        if status in {401, 407}:  # 401: tinyproxy
-            remedy = f"check the user and password in {self.variable}"
-        elif 400 <= status < 500:
-            remedy = f"ask the operator of the proxy to allow {host}, or name it in NO_PROXY"
-        else:
+        if not 400 <= status < 500:
             return httpx.ProxyError(f"the proxy {self.url} answered HTTP {status} when asked for {host}")
-        return ConnectionNotAllowed(f"The proxy {self.url} refused {host} with HTTP {status}; {remedy}.")
+        return ConnectionNotAllowed(
+            f"The proxy {self.url} refused {host} with HTTP {status}; check the user and password in {self.variable},"
+            f" ask the operator of the proxy to allow {host}, or name it in NO_PROXY."
+        )
 
 
 def proxy_for(url: httpx.URL) -> Proxy | None:

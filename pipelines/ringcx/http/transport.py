@@ -12,7 +12,6 @@ import email.errors
 import http.client
 import io
 import logging
-import math
 import os
 import re
 import socket
@@ -38,16 +37,14 @@ _BLOCK: Final = 1 << 20
 _KEPT_S: Final = 60.0  # firewalls drop idle connections silently
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _LONGEST_LINE: Final = 1 << 16
-_MULTIPART: Final = (email.errors.StartBoundaryNotFoundDefect, email.errors.MultipartInvariantViolationDefect)
-_LENGTH: Final = re.compile(r"\d{1,19}", re.ASCII)
-_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTALL)
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;.*)?\r?\n", re.DOTALL)
 
 
 class Transport(httpx.BaseTransport):
     """A transport that connects directly, or through the environment's proxy; share it between all threads.
 
     Up to `max_kept` connections to a host are kept open. `ANSWER_S` limits the time from the request to the end of the
-    answer; for a recording or report, to the end of its headers (`Body.fill_blocks`).
+    answer; for a recording or report, to the end of its headers (`Body.check_reads`).
     """
 
     def __init__(self, *, max_kept: int, public_only: bool) -> None:
@@ -63,10 +60,8 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response, with the body still to be read; the caller closes it.
 
-        Raises:
-            LinkRefused: `address_not_public`.
-            ConnectionNotAllowed: a certificate, the proxy or a setting does not allow the connection.
-            httpx.TransportError: there is no connection, the response is not HTTP, or the request cannot be written.
+        Raises LinkRefused (`address_not_public`); ConnectionNotAllowed if a certificate, the proxy or a setting does
+        not allow it; httpx.TransportError without a connection or HTTP, or for a request that cannot be written.
         """
         url, timeout = request.url, request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -92,36 +87,31 @@ class Transport(httpx.BaseTransport):
     def close(self) -> None:
         """Close the idle connections."""
         for manager in self._managers.values():
-            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated over
-                if (pool := manager.pools.get(key)) is not None:
-                    pool.close()  # which urllib3 leaves to the garbage collector
             manager.clear()
 
     def _manager(self, proxy: Proxy | None) -> urllib3.PoolManager:
         manager = self._managers.get(proxy)
         if manager is None:
-            options: dict[str, Any] = {"num_pools": 64, "maxsize": self._max_kept, "ssl_context": self._tls}
+            tls = _trusting(tuple((name, path) for name in _CA_VARIABLES if (path := os.environ.get(name))))
+            options: dict[str, Any] = {"num_pools": 64, "maxsize": self._max_kept, "ssl_context": tls}
             if proxy is None:
                 manager = urllib3.PoolManager(**options)
             else:
                 only_proxy = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-                options |= {"proxy_headers": only_proxy, "proxy_ssl_context": self._tls}
+                options |= {"proxy_headers": only_proxy, "proxy_ssl_context": tls}
                 manager = urllib3.ProxyManager(proxy.url, **options)
             manager.pool_classes_by_scheme = cast("Any", self._pools)
             manager = self._managers.setdefault(proxy, manager)
         return manager
 
-    @property
-    def _tls(self) -> ssl.SSLContext:
-        named = tuple((name, path) for name in _CA_VARIABLES if (path := os.environ.get(name)))
-        return _trusting(named or (("certifi", certifi.where()),))
-
 
 @lru_cache(maxsize=2)
 def _trusting(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Return a context with the environment's certificates, or the system's and certifi's; reading them takes 60 ms."""
+    """Return a context with the `named` certificates of the environment, or the system's and certifi's: one for all
+    threads, since reading them takes 60 ms, and seconds if sixteen threads read them after they got their permits.
+    """
     context = ssl.create_default_context()
-    for name, path in named:
+    for name, path in named or (("certifi", certifi.where()),):
         try:
             context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
         except OSError as error:
@@ -133,25 +123,24 @@ def _trusting(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
 
 
 class Body(httpx.SyncByteStream):
-    """The body as it is sent, in blocks as they arrive; raises an error to the reader if it ends too early."""
+    """The body as it is sent, in whole blocks, which take a third less CPU than what just arrived; raises an error to
+    the reader if it ends too early.
+    """
 
     def __init__(self, answer: urllib3.BaseHTTPResponse, url: httpx.URL, proxy: Proxy | None) -> None:
         self._answer = answer
         self._failures = partial(_translated, url, proxy)
-        self._read: Callable[[int], bytes] = answer.read1
 
-    def fill_blocks(self, check: Callable[[], None]) -> None:
-        """Switch to whole blocks, which take a third less CPU, until `check` raises. It is called before each read of
-        the socket, since a body that trickles takes hours to fill a block.
+    def check_reads(self, check: Callable[[], None]) -> None:
+        """Call `check`, which may raise, before each read of the socket, instead of keeping to `ANSWER_S`: a body that
+        trickles takes hours to fill a block.
         """
-        reads = self._answer._original_response.reads
-        reads.check, reads.deadline = check, math.inf
-        self._read = self._answer.read
+        self._answer._original_response.reads.check = check
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
             with self._failures():
-                block = self._read(_BLOCK)
+                block = self._answer.read(_BLOCK)
             if not block:
                 return
             yield block
@@ -164,26 +153,17 @@ class Body(httpx.SyncByteStream):
 
 
 class _Reads(io.RawIOBase):
-    """The bytes of a socket, until `check` raises or the `deadline` passes, however many reads a response takes."""
+    """The bytes of a socket, as long as `check`, which is called before each read, does not raise."""
 
-    check: Callable[[], None] | None = None
-
-    def __init__(self, sock: socket.socket, file: io.RawIOBase, deadline: float) -> None:
-        self._socket = sock
+    def __init__(self, file: io.RawIOBase, check: Callable[[], None]) -> None:
         self._file = file
-        self.deadline = deadline
+        self.check = check
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, block: Any) -> int | None:
-        if self.check is not None:
-            self.check()
-        left, timeout = self.deadline - time.monotonic(), self._socket.gettimeout()
-        if left <= 0:
-            raise TimeoutError("the response did not end in time")
-        if timeout is None or left < timeout:
-            self._socket.settimeout(left)
+        self.check()
         return cast("int | None", self._file.readinto(block))
 
     def close(self) -> None:
@@ -191,61 +171,35 @@ class _Reads(io.RawIOBase):
         super().close()
 
 
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError("the response did not end in time")
+
+
 class _Answer(http.client.HTTPResponse):
     """A response with a certain end; any other is refused. urllib3 overrides the same private methods."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self._socket = sock
-        self._timeout = sock.gettimeout()
-        self.reads = _Reads(sock, self.fp.detach(), time.monotonic() + ANSWER_S)
+        self.reads = _Reads(self.fp.detach(), partial(_check_time, time.monotonic() + ANSWER_S))
         self.fp = io.BufferedReader(self.reads)
 
     def begin(self) -> None:
         super().begin()
-        headers = self.headers
-        codings = ",".join(headers.get_all("Transfer-Encoding", [])).strip().lower()
-        lengths = {part.strip() for text in headers.get_all("Content-Length", []) for part in text.split(",")}
-        if not all(isinstance(defect, _MULTIPART) for defect in headers.defects):
-            raise http.client.HTTPException("a header is malformed")
-        if codings not in {"", "identity", "chunked"}:
-            raise http.client.HTTPException("the response has a transfer encoding other than chunked")
-        if lengths and not self.chunked:
-            length = lengths.pop()
-            if lengths or not _LENGTH.fullmatch(length):
-                raise http.client.HTTPException("the length of the response is malformed")
-            if self.length is None:  # two equal lengths in one header
-                self.length, self.will_close = int(length), self._check_close()
-        self._socket.settimeout(self._timeout)
-
-    def _read_status(self) -> tuple[str, int, str]:
-        """Return the final status line; skip interim answers."""
-        while True:
-            version, status, reason = super()._read_status()
-            if status == 101:
-                raise http.client.HTTPException("the response changes the protocol")
-            if status >= 200:
-                return version, status, reason
-            http.client._read_headers(self.fp)
+        lengths = set(self.headers.get_all("Content-Length", []))
+        is_unclear = len(lengths) > 1 or (lengths and self.length is None) or "Transfer-Encoding" in self.headers
+        # A line that is no header hides those below it, with the length and the encoding.
+        is_broken = any(isinstance(d, email.errors.MissingHeaderBodySeparatorDefect) for d in self.headers.defects)
+        # After 1xx the answer is still to come.
+        if self.status < 200 or is_broken or (is_unclear and not self.chunked):
+            raise http.client.HTTPException("the response has no certain end")
 
     def _read_next_chunk_size(self) -> int:
-        line = self.fp.readline(_LONGEST_LINE)
-        if not _CHUNK_SIZE.fullmatch(line):
+        size = _CHUNK_SIZE.fullmatch(self.fp.readline(_LONGEST_LINE))  # http.client takes the `0` of a broken `0400`
+        if size is None:
             self._close_conn()
             raise ValueError("not the size of a chunk")
-        return int(line.partition(b";")[0], 16)
-
-    def _read_and_discard_trailer(self) -> None:
-        http.client._read_headers(self.fp)
-
-    def _close_conn(self) -> None:
-        if not self.will_close:
-            self.reads.check = None  # a run that is stopped would raise here, and leave the connection open
-            self._socket.settimeout(0)
-            with contextlib.suppress(OSError, ValueError):
-                if self.fp.peek(1):  # more than the answer: this connection must not be used again
-                    getattr(self._socket, "socket", self._socket).shutdown(socket.SHUT_RDWR)  # TLS within a proxy's TLS
-        super()._close_conn()
+        return int(size[1], 16)
 
 
 class _Connection(HTTPConnection):
@@ -277,7 +231,8 @@ class _Connection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """Whether the connection was used just now, and the peer has neither closed it nor sent anything."""
-        return time.monotonic() - self._used_at < _KEPT_S and super().is_connected
+        sent = getattr(self.sock, "pending", int)()  # decrypted bytes, which urllib3 overlooks
+        return time.monotonic() - self._used_at < _KEPT_S and not sent and super().is_connected
 
 
 class _TlsConnection(_Connection, HTTPSConnection):

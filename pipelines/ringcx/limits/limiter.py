@@ -2,7 +2,6 @@
 
 This module decides when a request may be sent and who comes first; `store.py` stores that.
 """
-# ruff: noqa: N818 - verdicts, as in errors.py
 
 import logging
 import math
@@ -12,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, SqliteStore, StoreLost
 
-LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not stop requests for long, in a store that outlives restarts
+LONGEST_HOLD_S = 300.0  # a mistaken Retry-After must not stop requests for long, nor a waiting run block its date
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
 ANNOUNCED_FROM_S = 10.0  # shorter waits are normal and not worth a message
 _RETRY_EVERY_S = 5.0  # a waiter tries again this often: one before it may have left, or the source asked for a pause
@@ -27,6 +27,7 @@ _RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long 
 _DATABASES = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
 _RATE = re.compile(r"(\d{1,9}) */ *(\d{1,9}(?:\.\d*)?)", re.ASCII)
+_NEVER = threading.Event()
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -38,14 +39,6 @@ class Rate:
 
     limit: int
     seconds: float
-
-
-class HeldOff(Exception):
-    """The source asked for a pause longer than the caller wants to wait; `seconds` of it are left."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"The source asked for a pause; {seconds:.0f} s of it are left.")
-        self.seconds = seconds
 
 
 def parse_rates(text: str) -> tuple[Rate, ...]:
@@ -68,33 +61,18 @@ def is_database(where: str) -> bool:
     return False
 
 
-@dataclass(slots=True)
-class _Waiter:
-    """A request that waits for a permit, with its ticket once it is in the queue."""
-
-    name: str
-    account_id: str
-    rates: Sequence[Rate]
-    priority: int
-    ticket: int | None = None
-
-
 @dataclass(eq=False, repr=False)
 class RateLimiter:
     """A source of permits from one store: the most urgent first, and equals in the order of their requests.
 
     A permit's time is written in the transaction that finds it free, under the store's lock, so that no two processes
     can take the same one. A waiting thread has a ticket; from the tickets before it in the queue it computes its turn,
-    sleeps until then without any lock, and tries again. The ticket of a killed waiter lapses.
+    sleeps until then without any lock, and tries again. The ticket of a killed waiter lapses. Every method raises
+    LimiterBroken if the store cannot be used; a database gets a minute to come back.
 
-    Attributes:
-        where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
-        clock: returns seconds since the epoch; None means the host's clock for a file, the database's for a database.
-        sleep: for tests; used for every wait.
-        notify: takes a sentence about a long wait.
-
-    Raises:
-        LimiterBroken: from every method, if the store cannot be used; a database gets a minute to come back.
+    `where`: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
+    `clock` returns seconds since the epoch; None means the host's clock for a file, the database's for a database.
+    `notify` takes a sentence about a long wait.
     """
 
     where: Path | str
@@ -117,71 +95,60 @@ class RateLimiter:
         rates: Sequence[Rate],
         *,
         priority: int = 0,
-        stop: threading.Event | None = None,
-        patience_s: float = math.inf,
+        stop: threading.Event = _NEVER,
         prepare: Callable[[], None] | None = None,
     ) -> float:
         """Wait until one request of this limit and account may be sent; return the seconds waited.
 
         All `rates` apply at once; without any, only pauses are waited for. A lower `priority` goes first, even before
-        requests that already wait. `patience_s` is the longest pause to wait for. `prepare` is called before each
-        attempt, so that what the request needs (a token) is fresh when the permit comes.
-
-        Raises:
-            Stopped: the stop event is set.
-            HeldOff: a pause has more than `patience_s` seconds left.
+        requests that already wait. `prepare` is called before each attempt, so that what the request needs (a token)
+        is fresh when the permit comes. Raises Stopped if the stop event is set.
         """
         started = self._elapsed()
-        waiter = _Waiter(name, account_id, rates, priority)
+        ticket: int | None = None
         try:
             while True:
                 check_stop(stop)
                 if prepare is not None:
                     prepare()
-                wait_s = self._persist(lambda: self._attempt(waiter, patience_s), stop)
+                attempt = partial(self._attempt, name, account_id, rates, priority, ticket)
+                wait_s, ticket = self._persist(attempt, stop)
                 if wait_s <= 0:
                     return max(0.0, self._elapsed() - started)
                 of_account = f" of account {account_id}" if account_id else ""
                 what = f"a permit of the limit `{name}`" if rates else f"the end of a pause RingCX asked for (`{name}`)"
                 self.announce(f"{what}{of_account}", wait_s)
-                self._wait(min(wait_s, _RETRY_EVERY_S), stop)
+                (self.sleep or stop.wait)(min(wait_s, _RETRY_EVERY_S))
         except BaseException:
-            if waiter.ticket is not None:
+            if ticket is not None:
                 # Should this fail, the ticket lapses by itself, and the reason for leaving matters more.
                 with suppress(LimiterBroken), self._store.locked(name, account_id) as state:
-                    state.leave(waiter.ticket)
+                    state.leave(ticket)
             raise
 
-    def _attempt(self, waiter: _Waiter, patience_s: float) -> float:
-        """Take a permit if it is the waiter's turn; otherwise queue it. Return the seconds until its turn."""
-        name, account_id, rates = waiter.name, waiter.account_id, waiter.rates
-        if not rates and waiter.ticket is None and not self._is_paused(name, account_id):
-            return 0.0
+    def _attempt(
+        self, name: str, account_id: str, rates: Sequence[Rate], priority: int, ticket: int | None
+    ) -> tuple[float, int | None]:
+        """Take a permit if it is the waiter's turn, else queue it; return the seconds until then and its ticket."""
+        if not rates and ticket is None and (name, account_id) not in {pause[:2] for pause in self.pauses()}:
+            return 0.0, None
         newest = max((rate.limit for rate in rates), default=0)
         with self._store.locked(name, account_id, newest=newest) as state:
-            place = waiter.priority, waiter.ticket or math.inf
-            ahead = [ticket for urgency, ticket, _ in state.queue if (urgency, ticket) < place]
+            place = priority, ticket or math.inf
+            ahead = [number for urgency, number, _ in state.queue if (urgency, number) < place]
             resumes_at = max(state.now, state.held_until)
             times = list(state.permits)
             for _ in ahead:
                 times.append(self._earliest(times, rates, resumes_at))
             turn = self._earliest(times, rates, resumes_at)
             if turn <= state.now:
-                state.leave(waiter.ticket)
+                state.leave(ticket)
                 if rates:
                     state.grant_s = max(_KEEP_S, *(rate.seconds + self.margin_s for rate in rates))
-                return 0.0
-            ticket = state.wait(waiter.priority, waiter.ticket)
-            held_s = state.held_until - state.now
-        waiter.ticket = ticket  # only now that it is stored
-        if held_s > patience_s:
-            raise HeldOff(held_s)
-        return turn - state.now
+                return 0.0, None
+            return turn - state.now, state.wait(priority, ticket)
 
-    def _is_paused(self, name: str, account_id: str) -> bool:
-        return any((paused, account) == (name, account_id) for paused, account, _ in self._store.pauses())
-
-    def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
+    def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event = _NEVER) -> None:
         """Withhold every permit of this limit and account for `seconds`, in all processes; the longest pause wins."""
         seconds = min(seconds, LONGEST_HOLD_S)
 
@@ -204,11 +171,12 @@ class RateLimiter:
 
     def pauses(self) -> list[tuple[str, str, float]]:
         """Return each pause that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
-        return self._store.pauses()
+        states = ((limit, account, state.held_until - state.now) for limit, account, state in self._store.states())
+        return [pause for pause in states if pause[2] > 0]
 
     def waiting(self) -> list[tuple[str, str, int]]:
         """Return how many requests wait for a permit now: limit, account, number."""
-        return self._store.waiting()
+        return [(limit, account, len(state.queue)) for limit, account, state in self._store.states()]
 
     def close(self) -> None:
         """Close the store, which opens again when it is used."""
@@ -219,19 +187,15 @@ class RateLimiter:
         free = [times[-rate.limit] + rate.seconds + self.margin_s for rate in rates if len(times) >= rate.limit]
         return max([now, *free])
 
-    def _persist(self, work: Callable[[], T], stop: threading.Event | None) -> T:
+    def _persist(self, work: Callable[[], T], stop: threading.Event) -> T:
         """Run `work`; repeat it while the store is lost and may come back. A second run costs at most one permit."""
         for pause_s in _RECONNECT_AFTER_S:
             try:
                 return work()
             except StoreLost:
-                self._wait(pause_s, stop)
+                (self.sleep or stop.wait)(pause_s)
                 check_stop(stop)
         return work()
-
-    def _wait(self, seconds: float, stop: threading.Event | None) -> None:
-        wait = self.sleep or (time.sleep if stop is None else stop.wait)
-        wait(seconds)
 
 
 def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitStore:
@@ -247,7 +211,7 @@ def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitSt
     return PostgresStore(where, clock=clock)
 
 
-def check_stop(stop: threading.Event | None) -> None:
+def check_stop(stop: threading.Event) -> None:
     """Raise Stopped if the event is set."""
-    if stop is not None and stop.is_set():
+    if stop.is_set():
         raise Stopped("The run is being stopped; the next run continues with what is left.")

@@ -68,7 +68,11 @@ class PostgresStore(LimitStore):
             address = conninfo.make_conninfo("", **self._parameters)
             connection = psycopg.connect(address, autocommit=True, prepare_threshold=None)
             try:
-                _set_up(connection)
+                connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # a statement sees what is committed
+                if connection.execute(_TABLES_EXIST).fetchone() != (True,):
+                    with connection.transaction():
+                        for statement in (_LOCK_TABLES, *TABLES):
+                            connection.execute(statement)
             except BaseException:
                 connection.close()
                 raise
@@ -83,22 +87,11 @@ class PostgresStore(LimitStore):
         said = " ".join((error.diag.message_primary or str(error) or type(error).__name__).split())
         password = str(self._parameters.get("password") or "")
         shown = said.replace(password, "***") if password else said
-        where = f"{self._parameters.get('dbname') or 'default'} at {self._parameters.get('host') or 'the local socket'}"
-        if self._parameters.get("port"):
-            where += f":{self._parameters['port']}"
         # A standby that has not taken over yet refuses to write.
         transient = psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction
         may_come_back = isinstance(error, transient) and not _PERMANENT.search(said)
         kind = StoreLost if may_come_back else LimiterBroken
         return kind(
-            f"The rate limiter's database {where} cannot be used ({shown}); check RATE_LIMIT_URL, that the database"
+            f"The rate limiter's database cannot be used ({shown}); check RATE_LIMIT_URL, that the database"
             " answers, and that its user may create tables there. No request is sent without it."
         )
-
-
-def _set_up(connection: psycopg.Connection) -> None:
-    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # each statement sees what is committed
-    if connection.execute(_TABLES_EXIST).fetchone() != (True,):
-        with connection.transaction():
-            for statement in (_LOCK_TABLES, *TABLES):
-                connection.execute(statement)

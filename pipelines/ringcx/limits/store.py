@@ -11,7 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,11 +43,10 @@ class StoreLost(LimiterBroken):
 class LimitState:
     """One limit of one account while its lock is held. Times are seconds by the clock that all processes share.
 
-    Attributes:
-        permits: the times of the newest permits, ascending, none after `now`, when the lock was taken.
-        held_since, held_until: when the source last asked for a pause, and the pause's end.
-        queue: for each waiting request its priority, its ticket and when it was last seen.
-        grant_s: set it to write a permit at `now`, and to drop permits older than that many seconds.
+    `permits`: the times of the newest permits, ascending, none after `now`, when the lock was taken. `held_since`: when
+    the source last asked for a pause, which ends at `held_until`. `queue`: for each waiting request its priority, its
+    ticket and when it was last seen. `grant_s`: set it to write a permit at `now`, and to drop permits older than
+    that many seconds.
     """
 
     now: float
@@ -100,26 +99,15 @@ class LimitStore(ABC):
         self._lock = threading.Lock()
         self._connection: Any = None
 
-    def pauses(self) -> list[tuple[str, str, float]]:
-        """Return each pause that lasts now: limit, account, seconds left. Take no lock."""
-        statement = (
-            f"SELECT name, account_id, held_until - {self._now} FROM ringcx_limit_states WHERE held_until > {self._now}"
-            " ORDER BY name, account_id"
-        )
+    def states(self) -> list[tuple[str, str, LimitState]]:
+        """Return each limit, account and its state, without permits. Take no lock."""
+        columns = f"name, account_id, {self._now}, held_since, held_until, last_ticket, queue"
         with self._use() as connection:
-            now = self._clock()
-            return list(self._run(connection, statement, now, now).fetchall())
-
-    def waiting(self) -> list[tuple[str, str, int]]:
-        """Return each queue: limit, account, number of requests. Take no lock."""
-        with self._use() as connection:
-            rows = self._run(
-                connection,
-                f"SELECT name, account_id, {self._now}, queue FROM ringcx_limit_states ORDER BY name, account_id",
-                self._clock(),
-            ).fetchall()
-        states = [(name, account, LimitState(now, [], queue=json.loads(queue))) for name, account, now, queue in rows]
-        return [(name, account, len(state.queue)) for name, account, state in states]
+            rows = self._run(connection, f"SELECT {columns} FROM ringcx_limit_states", self._clock()).fetchall()
+        return [
+            (name, account_id, LimitState(now, [], since, until, ticket, json.loads(queue)))
+            for name, account_id, now, since, until, ticket, queue in sorted(rows)
+        ]
 
     @contextmanager
     def locked(self, name: str, account_id: str, *, newest: int = 0) -> Iterator[LimitState]:
@@ -214,38 +202,27 @@ class SqliteStore(LimitStore):
         return connection.execute(_in_sqlite(statement), values)
 
     def _explained(self, error: BaseException) -> LimiterBroken | None:
-        if not isinstance(error, sqlite3.Error):
+        if not isinstance(error, sqlite3.Error | OSError):
             return None
         return LimiterBroken(
-            f"The rate limiter's file {self._path} cannot be used ({error}); it must be on a writable local disk. It"
-            " may be deleted while no run is in progress, since it only holds the times of requests."
+            f"The rate limiter's file {self._path} cannot be used ({error}); it must be on a writable local disk: check"
+            " DATA_DIR and RATE_LIMIT_URL. It may be deleted while no run is in progress: it holds no more than the"
+            " times of requests."
         )
 
     def _open(self) -> sqlite3.Connection:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LimiterBroken(
-                f"The folder {self._path.parent} for the rate limiter's file cannot be created ({error.strerror});"
-                " check DATA_DIR and RATE_LIMIT_URL."
-            ) from error
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # isolation_level: transactions are ours; each statement waits for the lock of another process.
         connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        give_up_at = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
+        try:
+            with suppress(sqlite3.OperationalError):  # another process is changing it, for all
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(f"BEGIN IMMEDIATE; {_in_sqlite(';'.join(TABLES))}; COMMIT;")
-            except sqlite3.OperationalError as error:
-                # Changing the journal's mode does not wait for the lock as other statements do: several processes
-                # that start together would otherwise fail here.
-                busy = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-                if not busy or time.monotonic() > give_up_at:
-                    connection.close()
-                    raise
-                time.sleep(0.02)
-            else:
-                return connection
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {_in_sqlite(';'.join(TABLES))}; COMMIT;")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
 
 def _in_sqlite(statement: str) -> str:

@@ -32,22 +32,18 @@ codecs.register_error(REPAIR, _repair)
 
 @contextmanager
 def as_utf8(body: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Yield `body`, or a copy of it in UTF-8 if it is UTF-16 or UTF-32; raise NotWholeError if that is cut off."""
+    """Yield `body`, or a copy in UTF-8 if a mark says that it is UTF-16; raise NotWholeError if that is cut off."""
     body.seek(0)
-    start = body.read(4)
-    is_wide = start in {codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE}  # that of UTF-32 begins as that of UTF-16 does
-    is_marked = start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
-    if not is_marked and 0 not in start[:2]:  # the first character of a report is ASCII
+    if body.read(2) not in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
         yield body
         return
-    encoding = "utf-32" if is_wide else "utf-16" if is_marked else "utf-16-be" if start[0] == 0 else "utf-16-le"
     with tempfile.TemporaryFile() as copy:
         try:
-            with text_of(body, encoding, "strict") as source:
+            with text_of(body, "utf-16", "strict") as source:
                 while text := source.read(1 << 20):
                     copy.write(text.encode())
         except UnicodeError:
-            raise NotWholeError(f"its {encoding[:6].upper()} is cut off or damaged") from None
+            raise NotWholeError("its UTF-16 is cut off or damaged") from None
         copy.flush()
         yield copy
 

@@ -36,20 +36,17 @@ _DOCUMENTED: Final[dict[ReportName, str]] = {
 COLUMNS: Final = {report: tuple(names.split()) for report, names in _DOCUMENTED.items()}
 """The documented columns of each report under their canonical names, in the documented order."""
 
-_ALIASES: Final[dict[ReportName, dict[str, str]]] = {
-    # Version 2 of the current API.
-    "interaction_metadata": {
-        "uii": "interaction_id",
-        "interaction_start_time_ms": "dialog_start_time_ms",
-        "interaction_end_time_ms": "dialog_end_time_ms",
-        "interaction_duration_ms": "dialog_duration_ms",
-        "call_type": "dialog_origination",
-        "ani": "contact_endpoint_address",
-        "dnis": "channel_endpoint_address",
-        "agent_id": "segment_participant_id",
-    }
+_VERSION_2: Final = {
+    "uii": "interaction_id",
+    "interaction_start_time_ms": "dialog_start_time_ms",
+    "interaction_end_time_ms": "dialog_end_time_ms",
+    "interaction_duration_ms": "dialog_duration_ms",
+    "call_type": "dialog_origination",
+    "ani": "contact_endpoint_address",
+    "dnis": "channel_endpoint_address",
+    "agent_id": "segment_participant_id",
 }
-"""Other names that the source gives to documented columns."""
+"""The columns that version 2 of the current API names differently."""
 
 LINK_COLUMN: Final[dict[ReportName, str]] = {
     "agent_segment_metadata": "segment_recording_url",
@@ -96,7 +93,8 @@ def canonical_name(report: ReportName, heading: str) -> str:
 @cache
 def _names_by_fold(report: ReportName) -> Mapping[str, str]:
     ours = {fold(name): name for name in COLUMNS[report]}
-    ours |= {fold(alias): name for alias, name in _ALIASES.get(report, {}).items()}
+    if report == "interaction_metadata":
+        ours |= {fold(alias): name for alias, name in _VERSION_2.items()}
     return ours | {fold(name): f"report_{name}" for name in LEDGER_COLUMNS}
 
 

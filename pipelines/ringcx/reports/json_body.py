@@ -1,10 +1,9 @@
 """Reader of a JSON body into a table of text: all of it or nothing.
 
-Numbers keep their digits (an id of 19 digits does not fit a float), and nested values become canonical JSON text.
+Numbers keep their digits (`1.50` is not `1.5`), and nested values become canonical JSON text.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -15,14 +14,12 @@ import pyarrow as pa
 from pipelines.ringcx.reports.charset import NotWholeError, text_of
 from pipelines.ringcx.reports.columns import ReportName, canonical_name, free_name
 
-MAX_BYTES: Final = 2 << 30  # its text is in memory; a million rows have half of that
 _BATCH_ROWS: Final = 1_000
-_SPELLED: Final = str.maketrans("01", "-_")
 _SEPARATOR: Final = re.compile(r"[ \t\r\n]*([\[,\]])?[ \t\r\n]*")
 
 
 class _Digits(str):
-    """A number with its digits as they were written; a string, but without quotes inside nested JSON."""
+    """A number as it was written, in which a hash of 0.1.0 has it too; without quotes inside nested JSON."""
 
     __slots__ = ()
 
@@ -30,25 +27,19 @@ class _Digits(str):
 def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
     """Read a JSON array of objects in UTF-8 into text columns with canonical names; null and absent are null.
 
-    Two spellings of one column (`recordingUrl`, `recording_url`), and a key that comes twice, are one column; a row
-    that has both with different values keeps the second under the suffix `_2`.
-
-    Raises:
-        NotWholeError: the body is cut off, has trailing text, is nested too deeply or too long, or has a non-object.
+    The second spelling of a column (`recordingUrl`, `recording_url`) or of a row's key gets the suffix `_2`. Raises
+    NotWholeError if the body is cut off, has trailing text, is nested too deeply, or has a non-object.
     """
-    if body.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise NotWholeError(f"it is longer than {MAX_BYTES >> 30} GiB")
     try:
         with text_of(body) as file:
             rows = _rows(file.read())
         # Rows as Python objects take four times as much memory as their text.
         batches = iter(lambda: list(islice(rows, _BATCH_ROWS)), [])
-        tables = [_table(report, batch) for batch in batches]
+        names: dict[str, str] = {}
+        tables = [_table(report, batch, names) for batch in batches]
         return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
-    except json.JSONDecodeError:
-        problem = "the array is cut off or not valid JSON"
-    except RecursionError:
-        problem = "a value is nested too deep, or the array is cut off or not valid JSON"
+    except (ValueError, RecursionError):
+        problem = "the array is cut off, a value is nested too deep, or it is not valid JSON"
     raise NotWholeError(problem)  # outside `except`: the error's context holds the report
 
 
@@ -61,10 +52,8 @@ def _rows(text: str) -> Iterator[dict[str, object]]:
         separator, at = _separator(text, at)
     while separator in {"[", ","}:
         row, at = decoder.raw_decode(text, at)
-        if not isinstance(row, dict):
-            raise NotWholeError("an element of the array is not an object")
-        if not row:
-            raise NotWholeError("an element of the array is empty")
+        if not isinstance(row, dict) or not row:
+            raise NotWholeError("an element of the array is empty, or not an object")
         yield row
         separator, at = _separator(text, at)
     if separator != "]":
@@ -74,14 +63,15 @@ def _rows(text: str) -> Iterator[dict[str, object]]:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return an object with the values of repeated keys: a dict would keep only the last, which may be null."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    found = {}
-    for number, (key, value) in enumerate(pairs):
-        # Hyphens and underscores make it another spelling of the same column (`columns.fold`).
-        found[key if key not in found else key + f"{number:b}".translate(_SPELLED)] = value
+    found = {}  # a key that comes twice keeps both values, as two spellings of it: the last alone may be null
+    for key, value in pairs:
+        spelling = key
+        while spelling in found:
+            spelling += "_"
+        found[spelling] = value
     return found
 
 
@@ -91,24 +81,12 @@ def _separator(text: str, at: int) -> tuple[str, int]:
     return (found[1] or "", found.end()) if found else ("", at)
 
 
-def _table(report: ReportName, rows: Sequence[dict[str, object]]) -> pa.Table:
-    spellings: dict[str, list[str]] = {}
+def _table(report: ReportName, rows: Sequence[dict[str, object]], names: dict[str, str]) -> pa.Table:
+    """Return a batch of rows as a table, and add the columns that are new to `names`, by the source's keys."""
     for key in dict.fromkeys(chain.from_iterable(rows)):
-        spellings.setdefault(canonical_name(report, _as_text(key) or ""), []).append(key)
-    columns: dict[str, pa.Array[Any]] = {}
-    for name, keys in spellings.items():
-        if len(keys) == 1:
-            columns[name] = _column([row.get(keys[0]) for row in rows])
-            continue
-        values = [_distinct_texts(row, keys) for row in rows]
-        for n in range(max(1, *map(len, values))):
-            columns[free_name(name, columns)] = _column([row[n] if n < len(row) else None for row in values])
-    return pa.table(columns)
-
-
-def _distinct_texts(row: dict[str, object], keys: Sequence[str]) -> list[str]:
-    texts = (_as_text(row.get(key)) for key in keys)
-    return list(dict.fromkeys(text for text in texts if text))
+        if key not in names:
+            names[key] = free_name(canonical_name(report, _as_text(key) or ""), names.values())
+    return pa.table({name: _column([row.get(key) for row in rows]) for key, name in names.items()})
 
 
 def _column(values: Sequence[object]) -> "pa.Array[Any]":
@@ -121,9 +99,8 @@ def _column(values: Sequence[object]) -> "pa.Array[Any]":
 def _as_text(value: object) -> str | None:
     if value is None:
         return None
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _canonical(value)
+    text = value if isinstance(value, str) else _canonical(value)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _canonical(value: object) -> str:
@@ -132,6 +109,4 @@ def _canonical(value: object) -> str:
         return "{" + ",".join(f"{_canonical(key)}:{_canonical(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_canonical, value)) + "]"
-    if isinstance(value, _Digits):
-        return value
-    return _as_text(json.dumps(value, ensure_ascii=False)) or ""
+    return value if isinstance(value, _Digits) else json.dumps(value, ensure_ascii=False)

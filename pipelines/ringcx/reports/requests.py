@@ -21,7 +21,7 @@ from pipelines.ringcx.links import sub_account_url
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.ringcx.reports.tables import parse_report
 
-MAX_BYTES: Final = 8 << 30
+MAX_BYTES: Final = 2 << 30  # a million rows have half of that, and the text of JSON is in memory
 MAX_SECONDS: Final = 3600.0
 Direction = Literal["inbound", "outbound"]
 
@@ -105,7 +105,7 @@ def interaction_request(window: Period) -> dict[str, object]:
 class _Source:
     """The source of reports: a client, the API's base address and the log-in.
 
-    Errors name the right and the settings to check, and how to request a smaller response.
+    Errors name the right and the settings to check.
     """
 
     client: SourceClient
@@ -114,20 +114,14 @@ class _Source:
     _limit: ClassVar[str]
     _right: ClassVar[str]
     _settings: ClassVar[str]
-    _smaller: ClassVar[str]
 
     def _pull(self, url: str, report: ReportName, account_id: str, request: dict[str, object]) -> Answer:
         """Send `request` as JSON, and read the response.
 
         The response holds personal data, so it is kept in an unnamed file: a killed process leaves nothing behind.
-
-        Raises:
-            CredentialsRefused: 401 or 403.
-            AccountUnknown: the source does not know the RingCentral account.
-            ReportInvalid: the response broke off each time, is longer or slower than the limits above, unpacks to
-                hundreds of times its size, is a 2xx without a body, or is not the requested report.
-            SourceError: any other status that another attempt would not change, or the errors of `SourceClient`.
-            TemporaryDiskFull: the response does not fit into the temporary folder.
+        Raises CredentialsRefused after 401 or 403; AccountUnknown; ReportInvalid if the response broke off each time,
+        exceeds `MAX_BYTES` or `MAX_SECONDS`, unpacks to hundreds of times its size, or is not the requested report;
+        SourceError after any other status; TemporaryDiskFull; and the errors of `SourceClient`.
         """
         headers = {"Accept-Encoding": "gzip"}
 
@@ -147,17 +141,14 @@ class _Source:
             try:
                 received = self.client.retry(attempt)
             except BodyBroken:
-                problem = f"broke off each time while the report was read; run the date again, {self._smaller}"
+                problem = "broke off each time"
             except BombError:
-                problem = (
-                    f"sent more than {MAX_BYTES >> 20} MiB, or a body that unpacks to hundreds of times its size, as no"
-                    f" report does; run the date again, {self._smaller}"
-                )
+                problem = f"is longer than {MAX_BYTES >> 20} MiB, or unpacks to hundreds of times its size"
             except TooSlowError:
-                problem = f"was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster"
+                problem = f"took longer than {MAX_SECONDS:.0f} s"
             else:
                 return Answer(parse_report(report, file, framed=received.framed), received.size, received.sha256)
-        raise ReportInvalid(f"POST {shown_url(url)} {problem}.")
+        raise ReportInvalid(f"The report from POST {shown_url(url)} {problem}; run the date again.")
 
     def _refusal(self, response: httpx.Response) -> SourceError:
         status, request = response.status_code, f"POST {shown_url(response.request.url)}"
@@ -165,11 +156,8 @@ class _Source:
         if status in {401, 403}:
             remedy = f"check {', '.join(self.auth.variables)}, and that {self._right}"
             return CredentialsRefused(f"{request} was refused with HTTP {status}; {remedy}.")
-        if status < 300:
-            why = f"was answered with HTTP {status}, which carries no report; run the date again"
-            return ReportInvalid(f"{request} {why}.")
-        why = f"was refused with HTTP {status}, which another attempt would not change; check {self._settings}"
-        return SourceError(f"{request} {why}.")
+        why = f"was answered with HTTP {status} instead of a report; check {self._settings}"
+        return (ReportInvalid if status < 300 else SourceError)(f"{request} {why}.")  # 204: only this window is empty
 
 
 class ReportSource(_Source):
@@ -178,7 +166,6 @@ class ReportSource(_Source):
     _limit = "reports"
     _right = "this user has the right READ on Account for the sub-account"
     _settings = "RINGCX_API_URL and RINGCX_ACCOUNT_IDS"
-    _smaller = "or a shorter period"
 
     def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
         """Fetch one direction of Agent Segment Metadata, or without a direction Global Call Type Detail.
@@ -200,7 +187,6 @@ class InteractionSource(_Source):
     _limit = "metadata"
     _right = "this user has the WEM access right for the sub-account, which interaction metadata needs"
     _settings = "RINGCX_CURRENT_URL, RINGCX_RC_ACCOUNT_ID, RINGCX_ACCOUNT_IDS and RINGCX_METADATA_WINDOW"
-    _smaller = "or with a shorter RINGCX_METADATA_WINDOW"
 
     def pull(self, account_id: str, window: Period) -> Answer:
         """Fetch the interaction metadata of a past window that is at most RINGCX_METADATA_WINDOW long."""

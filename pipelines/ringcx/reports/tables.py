@@ -17,6 +17,7 @@ from pipelines.ringcx.links import NO_LINK, links_in
 from pipelines.ringcx.reports.charset import NotWholeError, as_utf8
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName, canonical_names, required
 from pipelines.ringcx.reports.csv_body import TOTALS, read_csv_body
+from pipelines.ringcx.reports.identity import KEY_COLUMNS
 from pipelines.ringcx.reports.json_body import read_json_body
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
@@ -31,7 +32,7 @@ _SKIPPED: Final = b"lines_skipped"
 def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) -> pa.Table:
     """Read a report as CSV or JSON, depending on its first byte.
 
-    `body` is in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252. `framed`: whether HTTP marked its
+    `body` is in UTF-8 or UTF-16; bytes that are not UTF-8 are read as Windows-1252. `framed`: whether HTTP marked its
     end (length or chunks). If not, a CSV must end in a line break.
 
     Returns:
@@ -62,7 +63,8 @@ def lines_skipped(table: pa.Table) -> int:
 
 
 def _read(report: ReportName, body: IO[bytes], *, framed: bool) -> pa.Table:
-    start = _first_byte(body)
+    body.seek(0)
+    start = body.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if problem := {b"": "empty", b"<": "HTML or XML", b"{": "a JSON object, as errors are"}.get(start):
         raise NotWholeError(f"the body is {problem}")
     if start == b"[":
@@ -79,14 +81,6 @@ def _read(report: ReportName, body: IO[bytes], *, framed: bool) -> pa.Table:
     rows = _without_totals(table, LINK_COLUMN[report])
     skipped += table.num_rows - rows.num_rows
     return _arranged(report, rows).replace_schema_metadata({_SKIPPED: str(skipped)})
-
-
-def _first_byte(body: IO[bytes]) -> bytes:
-    body.seek(0)
-    block = body.read(1 << 16).removeprefix(codecs.BOM_UTF8)
-    while block and not block.lstrip():
-        block = body.read(1 << 16)
-    return block.lstrip()[:1]
 
 
 def _require_columns(report: ReportName, table: pa.Table) -> None:
@@ -135,20 +129,24 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
 
 
 def _merge_spellings(report: ReportName, columns: dict[str, Any]) -> None:
-    """Merge into one column what came twice, in two spellings or under a new name, each with links or a flag."""
-    strange = {name for name in columns.keys() - {*COLUMNS[report]} if _names_recordings(columns[name])}
-    for name in (_LINKS | {LINK_COLUMN[report]}) & columns.keys():
+    """Merge into one column what came twice, in two spellings or under a new name: links, flags and a row's key."""
+    unknown = columns.keys() - {*COLUMNS[report]}
+    has_links = {
+        name for name in unknown if _compute.any(_compute.match_substring_regex(columns[name], _RECORDING)).as_py()
+    }
+    keys = {UII_COLUMN[report], *KEY_COLUMNS[report]}
+    for name in (_LINKS | {LINK_COLUMN[report]} | keys) & columns.keys():
         others = [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]
         if name == LINK_COLUMN[report] and name in _LINKS:
-            others += sorted(strange - {*others})
+            others += sorted(has_links - {*others})
         if others:
             cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
-            merged = _in_one_cell if name in _LINKS else _as_one_flag
+            merged = _in_one_cell if name in _LINKS else _first if name in keys else _as_one_flag
             columns[name] = pa.array([merged(*row) for row in cells], pa.string())
 
 
-def _names_recordings(column: "pa.ChunkedArray[Any]") -> bool:
-    return bool(_compute.any(_compute.match_substring_regex(column, _RECORDING)).as_py())
+def _first(*values: str | None) -> str | None:
+    return next(filter(None, values), None)
 
 
 def _as_one_flag(*flags: str | None) -> str | None:

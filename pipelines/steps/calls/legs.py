@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_ms, uii_time
 from pipelines.steps.link.rows import (
     AGENT,
@@ -21,6 +21,7 @@ from pipelines.steps.link.rows import (
     is_agents,
     is_flag_unknown,
     links_of,
+    needed_columns,
     start_of,
 )
 
@@ -137,7 +138,7 @@ class Leg(NamedTuple):
 
 def key_columns_of(report: ReportName) -> list[str]:
     """Return the columns of a report that `call_of` and `begins` read."""
-    return ["account_id", "row_key", ROWS[report].uii, ROWS[report].start]
+    return ["account_id", "row_key", UII_COLUMN[report], ROWS[report].start]
 
 
 def call_of(report: ReportName, row: Cells) -> tuple[str, str]:
@@ -147,13 +148,13 @@ def call_of(report: ReportName, row: Cells) -> tuple[str, str]:
 
 def begins(report: ReportName, row: Cells) -> datetime | None:
     """Return when a row's call or leg began, from the row or else from its UII."""
-    return start_of(report, row) or uii_time(row[ROWS[report].uii])
+    return start_of(report, row) or uii_time(row[UII_COLUMN[report]])
 
 
 def columns_of(report: ReportName) -> list[str]:
     """Return the columns of a report that `leg_of` reads."""
     fields = [name for names in _FIELDS[report].values() for name in names]
-    columns = [*key_columns_of(report), *ROWS[report].needed, *fields, *_EXTRA_COLUMNS.get(report, ())]
+    columns = [*key_columns_of(report), *needed_columns(report), *fields, *_EXTRA_COLUMNS.get(report, ())]
     return list(dict.fromkeys(columns))
 
 
@@ -204,7 +205,7 @@ def reason_without_recording(legs: Iterable[Leg]) -> str:
 
 def _uii(report: ReportName, row: Cells) -> str:
     # Rows without a UII are separate calls: each must be found by itself.
-    return _text(row[ROWS[report].uii]) or f"row-{hashlib.sha256((row['row_key'] or '').encode()).hexdigest()[:32]}"
+    return _text(row[UII_COLUMN[report]]) or f"row-{hashlib.sha256((row['row_key'] or '').encode()).hexdigest()[:32]}"
 
 
 def _first(row: Cells, columns: Iterable[str]) -> str | None:

@@ -5,7 +5,6 @@ It reads every date once a day and keeps no state between checks, so no state ca
 
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -51,16 +50,6 @@ _SENTENCES = {
 }
 
 
-class _Recordings(NamedTuple):
-    """The recordings of all readable dates. `missing`: a row for each that is not archived and no accepted loss."""
-
-    missing: pd.DataFrame
-    accepted: int
-    held: int
-    held_bytes: int
-    damaged: list[str]
-
-
 def no_overdue_recordings(
     ledger: Ledger, settings: PlanSettings, *, busy: Collection[date], now: datetime
 ) -> CheckResult:
@@ -69,14 +58,14 @@ def no_overdue_recordings(
     `error`: recordings late, stuck or about to be purged, or lost while the source still has them. `warning`: lost for
     good, or dates that were not pulled.
     """
-    recordings = _recordings(ledger)
-    missing = recordings.missing
+    not_held, totals, damaged = _recordings(ledger)
+    missing = not_held[~not_held["is_accepted"]]
     is_pending = missing["status"] == Status.pending
     pending = _with_problems(missing[is_pending].sort_values(["date", "recording_id"]), settings, busy, now)
     lost = missing[~is_pending]
     gaps, damaged_pulls = _never_pulled(ledger, settings, now)
-    damaged = [*recordings.damaged, *damaged_pulls]
-    strange = sorted(ledger.parts.strange().items())
+    damaged += damaged_pulls
+    strange = sorted(ledger.parts.strange())
     oldest_retained = local_day(now, settings.zone) - timedelta(days=settings.ringcx_retention_days)
     counts = {
         "missing_now": len(missing),
@@ -84,13 +73,12 @@ def no_overdue_recordings(
         **{problem: int(pending[problem].sum()) for problem in _PROBLEMS},
         "lost": len(lost),
         "lost_within_retention": int((lost["date"] > oldest_retained).sum()),
-        "accepted_losses": recordings.accepted,
+        "accepted_losses": len(not_held) - len(missing),
         "dates_not_pulled": len(gaps),
         "dates_with_something_missing": missing["date"].nunique(),
         "dates_damaged": len(damaged),
         "strange_files": len(strange),
     }
-    totals = {"recordings_held_in_all": recordings.held, "gb_held_in_all": round(recordings.held_bytes / 1e9, 3)}
     by_reason = missing.fillna({"reason": "new"}).groupby(["status", "reason"]).size().reset_index(name="recordings")
     earliest = pending["date"][pending["without_partition"]].min()
     return CheckResult(
@@ -101,15 +89,17 @@ def no_overdue_recordings(
         lists={
             "sample": _sample(pending, lost),
             "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
-            "strange_files": pd.DataFrame(strange[:LISTED], columns=["file", "why"]),
+            "strange_files": pd.DataFrame({"file": strange[:LISTED]}),
             "damaged": pd.DataFrame({"problem": damaged[:LISTED]}),
         },
         totals={} if damaged or strange else totals,
     )
 
 
-def _recordings(ledger: Ledger) -> _Recordings:
-    """Read the recordings of every date. What is held is read anyway, so its sum costs nothing."""
+def _recordings(ledger: Ledger) -> tuple[pd.DataFrame, dict[str, float], list[str]]:
+    """Read every date: return a row for each recording that is not archived, the totals of the others (which are read
+    anyway), and a sentence about each date that is damaged.
+    """
     columns = [*COLUMNS, "started_at"]
 
     def read(day: date) -> tuple[pa.Table, int, int]:
@@ -121,7 +111,7 @@ def _recordings(ledger: Ledger) -> _Recordings:
     tables = [STATE_SCHEMA.empty_table().select(columns).append_column("is_accepted", pa.array([], pa.bool_()))]
     held = held_bytes = 0
     damaged: list[str] = []
-    for _, of_day in map_readable(read, ledger.recording_days()):
+    for _, of_day in map_readable(read, ledger.days("recording_states")):
         if isinstance(of_day, LedgerDamaged):
             damaged.append(str(of_day))
             continue
@@ -129,9 +119,8 @@ def _recordings(ledger: Ledger) -> _Recordings:
         tables.append(missing_of_day)
         held += recordings
         held_bytes += size
-    missing = pa.concat_tables(tables).to_pandas()
-    is_accepted = missing["is_accepted"]
-    return _Recordings(missing[~is_accepted], int(is_accepted.sum()), held, held_bytes, damaged)
+    totals = {"recordings_held_in_all": held, "gb_held_in_all": round(held_bytes / 1e9, 3)}
+    return pa.concat_tables(tables).to_pandas(), totals, damaged
 
 
 def _with_problems(
@@ -169,7 +158,7 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime) -> tupl
     """Return the dates since the first one archived, within the retention, for which no source was pulled whole or a
     report came empty, and a sentence about each date whose pulls are damaged.
     """
-    begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
+    begun = [days[0] for report in REPORTS if (days := ledger.days("report_rows", report))]
     if not begun:
         return [], []
     last = local_day(now - _PULLED_WITHIN, settings.zone) - _ONE_DAY

@@ -76,8 +76,7 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
             held[held["matter"] != ""].assign(flag="duration_differs"),
             header_only.assign(flag="header_only", matter="header_only"),
             held[is_shared].sort_values("sha256").assign(flag="same_audio", matter="same_audio"),
-            warned[is_silent],
-            warned[~is_silent],
+            warned,
         ]
     )
     return flagged.drop_duplicates(["recording_id", "matter"])

@@ -4,7 +4,6 @@ One report names the mono recording of a call, the other the stereo recording of
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import product
 from zoneinfo import ZoneInfo
@@ -31,25 +30,18 @@ _CALL = ["account_id", "uii"]
 _LEG = [*_CALL, "session_id"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """Two reports of one date, side by side. A call that began or was taken on another date belongs to that date.
+def _compared(
+    ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime
+) -> tuple[pd.DataFrame, pd.DataFrame, frozenset[str]]:
+    """Match the rows of `day` by account and UII; return calls, legs, and the accounts whose reports were both pulled.
 
-    `calls`: by account and UII, columns of true and false: `in_agent`, `reached` (an agent took the call, by the global
+    Calls: by account and UII, columns of true and false: `in_agent`, `reached` (an agent took the call, by the global
     report), `known`, `without_mono`, `unrecorded` (no recording of any leg either), `not_in_global`, `not_in_agent`.
-    `legs`: by account, UII and session id, `without_stereo`. `accounts`: those for which both reports were pulled.
+    Legs: by account, UII and session id, `without_stereo`. A call belongs to the date on which it began or was taken.
     """
-
-    calls: pd.DataFrame
-    legs: pd.DataFrame
-    accounts: frozenset[str]
-
-
-def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Compared:
-    """Match the rows of `day` by account and UII; return both reports side by side."""
     begin, end = day_bounds(day, zone)
-    pulls = {report: newest_by_account(ledger.pulls(report, day)) for report in (AGENT, GLOBAL)}
-    both = frozenset(pulls[AGENT].keys() & pulls[GLOBAL].keys())
+    by_agents, by_calls = ({pull.account_id for pull in ledger.pulls(report, day)} for report in (AGENT, GLOBAL))
+    both = frozenset(by_agents & by_calls)
     legs = _legs(ledger, day, both)
     calls = _joined(_calls(ledger, day, both), legs)
     is_settled = calls["at"].isna() | (calls["at"] <= now - YOUNG)
@@ -58,8 +50,7 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
         return at.isna() | ((at >= begin) & (at < end))
 
     def is_settled_with_links(report: ReportName) -> pd.Series:
-        accounts = _with_links(ledger, report, day, pulls[report], both)
-        return is_settled & calls.index.get_level_values("account_id").isin(accounts)
+        return is_settled & calls.index.get_level_values("account_id").isin(_with_links(ledger, report, day))
 
     began_on_day = is_of_day(calls["began"])
     calls["known"] = calls["connected"] | (calls["in_agent"] & (calls["in_global"] | began_on_day))
@@ -69,7 +60,7 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
     calls["not_in_agent"] = calls["reached"] & ~calls["in_agent"] & is_of_day(calls["taken"]) & is_settled
     calls_with_stereo = calls.index[is_settled_with_links(AGENT)]
     legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(calls_with_stereo)
-    return Compared(calls=calls, legs=legs, accounts=both)
+    return calls, legs, both
 
 
 def _joined(calls: pd.DataFrame, legs: pd.DataFrame) -> pd.DataFrame:
@@ -96,30 +87,24 @@ def empty_reports(
     # The other source names every recording by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
     compared = (newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)) - named
-    one_empty = [
-        account
-        for account in sorted(compared)
-        if (newest[AGENT][account].rows == 0) != (newest[GLOBAL][account].rows == 0)
-    ]
+    empty = [{account for account in compared if not newest[report][account].rows} for report in (AGENT, GLOBAL)]
+    one_empty = sorted(empty[0] ^ empty[1])
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty:
         return lacking
-    calls = compare(ledger, day, zone=settings.zone, now=now).calls
+    calls, _, _ = _compared(ledger, day, zone=settings.zone, now=now)
     accounts_with_calls = set(calls.index.get_level_values("account_id"))
     began = calls["began"].fillna(calls["taken"])
     calls = calls[~((began < begin) | (began >= end - YOUNG))].reset_index("account_id")
     missing = calls.groupby("account_id")[["not_in_agent", "not_in_global"]].sum()
     for report, other, column in ((AGENT, GLOBAL, "not_in_agent"), (GLOBAL, AGENT, "not_in_global")):
         for account in one_empty:
-            pull = newest[report][account]
-            if pull.rows:
-                continue
             # Where no row of the other report names its call, each row may be one.
             of_other = newest[other][account].rows
             if account in accounts_with_calls:
                 of_other = int(missing[column].get(account, 0))
-            if of_other:
-                lacking.append(_empty(pull, "the other report has", of_other))
+            if of_other and not newest[report][account].rows:
+                lacking.append(_empty(newest[report][account], "the other report has", of_other))
     return lacking
 
 
@@ -135,24 +120,21 @@ def _without_calls_of_events(
     empty = {account: pulls for account, pulls in made.items() if pulls and not any(pull.rows for pull in pulls)}
     if not empty:
         return []
-    columns = ["account_id", "uii", "call_start_dts", LINK_COLUMN[EVENTS]]
-    events = ledger.all_rows(EVENTS, day, columns=columns).to_pandas().dropna(subset=["uii"])
-    events = events[events[LINK_COLUMN[EVENTS]].fillna("").map(links_in).astype(bool)]
-    began = _times(events["call_start_dts"].fillna(""), parse_report_time)
-    events = events[(period[0] <= began) & (began < period[1])]
-    calls = events.assign(uii=events["uii"].str.lower()).groupby("account_id")["uii"].agg(set)
-    if not len(calls):
+    events = _rows(ledger, EVENTS, day, ["call_start_dts"], empty.keys())
+    began = _times(events["call_start_dts"], parse_report_time)
+    events = events[(period[0] <= began) & (began < period[1]) & events["link"].map(links_in).astype(bool)]
+    if events.empty:
         return []
-    lacking = []
-    named: set[str] = set()  # by an earlier pull, or on the other side of midnight
-    for report, other in product(REPORTS, near({day})):
-        uiis = ledger.all_rows(report, other, columns=[UII_COLUMN[report]])[UII_COLUMN[report]].to_pylist()
-        named |= {uii.lower() for uii in uiis if uii}
-    for account in sorted(empty.keys() & set(calls.index)):
-        count = len(calls[account] - named)
-        if count:
-            lacking += [_empty(pull, "End Call Events name", count) for pull in empty[account]]
-    return lacking
+    named = {  # by an earlier pull, or on the other side of midnight
+        uii.lower()
+        for report, other in product(REPORTS, near({day}))
+        for uii in ledger.all_rows(report, other, columns=[UII_COLUMN[report]])[UII_COLUMN[report]].to_pylist()
+        if uii
+    }
+    calls = events[~events["uii"].isin(named)].groupby("account_id")["uii"].nunique()
+    return [
+        _empty(pull, "End Call Events name", count) for account, count in calls.items() for pull in empty[str(account)]
+    ]
 
 
 def _empty(pull: PullRecord, others: str, calls: int) -> Unpulled:
@@ -203,23 +185,15 @@ def _times(texts: pd.Series, parse: Callable[[str], datetime | None]) -> pd.Seri
     return pd.to_datetime(texts.map({text: parse(text) for text in texts.unique()}), utc=True, errors="coerce")
 
 
-def _with_links(
-    ledger: Ledger, report: ReportName, day: date, newest: Mapping[str, PullRecord], accounts: Collection[str]
-) -> set[str]:
+def _with_links(ledger: Ledger, report: ReportName, day: date) -> set[str]:
     """Return the accounts that have recordings at all, by the pulls of `day`, the day before or a week before."""
-    found = {account for account, pull in newest.items() if pull.with_link}
-    for back in (1, 7):
-        if found >= set(accounts):
-            break
-        before = newest_by_account(ledger.pulls(report, day - timedelta(days=back)))
-        found |= {account for account, pull in before.items() if pull.with_link}
-    return found & set(accounts)
+    days = [day - timedelta(days=back) for back in (0, 1, 7)]
+    return {pull.account_id for each in days for pull in ledger.pulls(report, each) if pull.with_link}
 
 
 def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
     """Name connected calls without a mono recording, legs without a stereo one, and calls that one report lacks."""
-    compared = compare(ledger, day, zone=settings.zone, now=now)
-    calls, legs = compared.calls, compared.legs
+    calls, legs, accounts = _compared(ledger, day, zone=settings.zone, now=now)
     counts = {
         "calls": int(calls["known"].sum()),
         "agent_legs": len(legs),
@@ -228,7 +202,7 @@ def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *
         "legs_without_stereo": int(legs["without_stereo"].sum()),
         "calls_not_in_global_report": int(calls["not_in_global"].sum()),
         "calls_not_in_agent_report": int(calls["not_in_agent"].sum()),
-        "accounts_not_compared": len(set(settings.ringcx_account_ids) - compared.accounts),
+        "accounts_not_compared": len(set(settings.ringcx_account_ids) - accounts),
     }
     kinds = [
         table[table[column]].reset_index().head(LISTED // 4).reindex(columns=_LEG, fill_value="").assign(matter=matter)

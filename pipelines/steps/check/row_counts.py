@@ -7,9 +7,11 @@ had. Neither proves anything, so the result is never worse than `warning`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from statistics import median
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -42,35 +44,30 @@ _COLUMNS = ["account", "rows", "usual", "least", "dates", "history", "vanished"]
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """How many rows are usual, from `dates` earlier dates.
+    """How many rows are usual on the weekday, from `dates` earlier dates.
 
     `least`: fewer rows are suspicious. `why_not`: why the history cannot show that a number of rows is enough.
     """
 
-    like: str
     dates: int
     rows: float
-    least: float
-    why_not: str
+    least: float = 0.0
+    why_not: str = ""
 
     @classmethod
-    def of(cls, like: str, history: pd.Series) -> _Usual:
-        """Return what is usual, from the rows of earlier dates; `like` names their kind of day."""
+    def of(cls, history: Sequence[int]) -> _Usual:
+        """Return what is usual, from the rows of earlier dates."""
+        usual = median(history) if history else 0.0
         if len(history) < _LEAST_DATES:
-            why_not = f"too little history of {like}: {number(len(history), 'date')}, and {_LEAST_DATES} are needed"
-            return cls(like, len(history), history.median() if len(history) else 0.0, 0.0, why_not)
-        usual = history.median()
-        spread = (history - usual).abs().median() / _MAD_OF_NORMAL
+            found = number(len(history), "date")
+            why_not = f"too little history of this weekday: {found}, and {_LEAST_DATES} are needed"
+            return cls(len(history), usual, why_not=why_not)
+        spread = median(abs(rows - usual) for rows in history) / _MAD_OF_NORMAL
         least = usual - max(_SPREADS * spread, _DROP_SHARE * usual, _CHANCE * math.sqrt(usual))
         why_not = ""
-        if least < (1 - _NOTICED_SHARE) * usual or (history.any() and not usual):
-            why_not = f"{like} has {history.min():.0f} to {history.max():.0f} rows, so half could be missing"
-        return cls(like, len(history), usual, least, why_not)
-
-    @property
-    def noticeable(self) -> float:
-        """The share of the rows whose loss would be noticed."""
-        return 1 - self.least / self.rows if self.rows else 1.0
+        if least < (1 - _NOTICED_SHARE) * usual or (any(history) and not usual):
+            why_not = f"this weekday has {min(history)} to {max(history)} rows, so half could be missing"
+        return cls(len(history), usual, least, why_not)
 
 
 def report_is_plausible(
@@ -78,47 +75,63 @@ def report_is_plausible(
 ) -> CheckResult:
     """Judge the newest pull of each account; one that does not cover the whole day cannot be compared with others."""
     bounds = day_bounds(day, settings.zone)
+    is_over = bounds[1] <= now
     pulls = ledger.pulls(report, day)
     newest = newest_by_account(pulls)
-    accounts = [account for account in settings.ringcx_account_ids if account in newest]
-    usual = _usual(ledger, report, day, settings.zone, accounts)
-    rows = []
-    doubts = [f"account {account}: never pulled" for account in settings.ringcx_account_ids if account not in newest]
-    for account in accounts:
-        pull, history = newest[account], usual[account]
-        compared = (round(history.rows), max(0, math.ceil(history.least)), history.dates, history.why_not or _IS_ENOUGH)
+    history = _history(ledger, report, day, settings.zone)
+    rows, doubts, unclear = [], [], []
+    noticeable = 0.0
+    for account in settings.ringcx_account_ids:
+        pull, usual = newest.get(account), _Usual.of(history[account])
+        if pull is None:
+            doubts.append(f"account {account}: never pulled")
+            continue
+        compared = (round(usual.rows), max(0, math.ceil(usual.least)), usual.dates, usual.why_not or _IS_ENOUGH)
         rows.append((account, pull.rows, *compared, pull.vanished))
         if covers(pull, bounds):
             most = max(other.rows for other in pulls if other.account_id == account)
-            doubts += [f"account {account}: {doubt}" for doubt in _doubts(pull, history, most)]
-        elif bounds[1] <= now:
+            doubts += [f"account {account}: {doubt}" for doubt in _doubts(pull, usual, most)]
+        elif is_over:
             doubts.append(f"account {account}: pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
+        if usual.why_not:
+            unclear.append(f"account {account}: {usual.why_not}")
+        noticeable = max(noticeable, 1 - usual.least / usual.rows if usual.rows else 1.0)
     table = pd.DataFrame(rows, columns=_COLUMNS)
     counts = {
         "rows": int(table["rows"].sum()),
         "rows_vanished": int(table["vanished"].sum()),
         "usual_rows": int(table["usual"].sum()),
         "dates_compared": int(table["dates"].min()) if rows else 0,
-        "accounts_history_cannot_tell": int((table["history"] != _IS_ENOUGH).sum()),
+        "accounts_history_cannot_tell": len(unclear),
     }
+    pulled = number(counts["rows"], "row")
     if doubts:
         sentence = (
-            f"{report} of {day} seems incomplete: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if "
-            "this persists, look at the same report in the RingCX admin console (a holiday explains a quiet day)."
+            f"{report} of {day} seems incomplete: {'; '.join(doubts)}. Run the date again; if this persists, look at "
+            "the same report in the RingCX admin console (a holiday explains a quiet day)."
         )
+    elif not is_over:
+        sentence = f"{day} is not over: {pulled} of {report} so far, not compared with other days."
+    elif unclear:
+        why = "; ".join(unclear)
+        sentence = f"{report} of {day} has {pulled}; history cannot tell whether that is the whole day: {why}."
     else:
-        sentence = _sentence(report, day, counts, usual, is_over=bounds[1] <= now) + _vanished(counts)
+        sentence = (
+            f"{report} of {day} has {pulled}, where {counts['usual_rows']:,} are usual. More than {noticeable:.0%} "
+            f"missing would have been noticed ({number(counts['dates_compared'], 'date')} compared)."
+        )
+    if vanished := counts["rows_vanished"]:
+        sentence += f" {number(vanished, 'row')} seen before: no longer in the source; the recordings are kept."
     return CheckResult(
         level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
     )
 
 
-def _doubts(pull: PullRecord, history: _Usual, most: int) -> Iterator[str]:
+def _doubts(pull: PullRecord, usual: _Usual, most: int) -> Iterator[str]:
     """Yield why a pull of the whole day seems incomplete; `most`: the rows of the largest pull of the date."""
     pulled = number(pull.rows, "row")
-    if pull.rows < history.least:
-        dates = number(history.dates, "date")
-        yield f"{pulled}, where {history.like} usually has {history.rows:.0f} ({dates} compared)"
+    if pull.rows < usual.least:
+        yield f"{pulled}, where this weekday usually has {usual.rows:.0f} ({number(usual.dates, 'date')} compared)"
     # Rows that are gone from the ledger, too, do not count as vanished.
     if most - pull.rows > _NOTABLE_SHARE * most:
         yield f"{pulled}, where an earlier pull of the same date had {most}"
@@ -127,55 +140,16 @@ def _doubts(pull: PullRecord, history: _Usual, most: int) -> Iterator[str]:
         yield f"{gone} gone from the report"
 
 
-def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accounts: Sequence[str]) -> dict[str, _Usual]:
-    """Return what is usual for each account on the day's weekday or, if that is unclear, on nearby days of its kind:
-    Monday to Friday are of one kind, Saturdays of another, Sundays of a third.
-    """
+def _history(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo) -> defaultdict[str, list[int]]:
+    """Return, by account, the rows of the same weekday in earlier weeks, where it was pulled whole."""
 
-    def judged(like: str, days: Iterable[date]) -> dict[str, _Usual]:
-        history = _history(ledger, report, days, zone)
-        return {account: _Usual.of(like, history["rows"][history["account_id"] == account]) for account in accounts}
-
-    usual = judged("this weekday", [day - timedelta(weeks=back) for back in range(1, _WEEKS + 1)])
-    unclear = [account for account, of_account in usual.items() if of_account.why_not]
-    if unclear and day.weekday() < 5:
-        before = [day - timedelta(days=back) for back in range(1, 15)]
-        of_working_days = judged("a working day", [near for near in before if near.weekday() < 5])
-        for account in unclear:
-            if not of_working_days[account].why_not:
-                usual[account] = of_working_days[account]
-    return usual
-
-
-def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: ZoneInfo) -> pd.DataFrame:
-    """Return `account_id` and `rows` of those days that were pulled whole."""
-
-    def read(day: date) -> list[tuple[str, int]]:
+    def read(day: date) -> dict[str, PullRecord]:
         bounds = day_bounds(day, zone)
-        whole = newest_by_account(pull for pull in ledger.pulls(report, day) if covers(pull, bounds))
-        return [(account, pull.rows) for account, pull in whole.items()]
+        return newest_by_account(pull for pull in ledger.pulls(report, day) if covers(pull, bounds))
 
-    rows = [row for _, of_day in map_in_order(read, days, threads=_WEEKS) for row in of_day]
-    return pd.DataFrame(rows, columns=["account_id", "rows"]).astype({"rows": "float64"})
-
-
-def _vanished(counts: Mapping[str, int]) -> str:
-    count = counts["rows_vanished"]
-    return f" {number(count, 'row')} seen before: no longer in the source; the recordings are kept." if count else ""
-
-
-def _sentence(
-    report: ReportName, day: date, counts: Mapping[str, int], usual: Mapping[str, _Usual], *, is_over: bool
-) -> str:
-    rows = number(counts["rows"], "row")
-    if not is_over:
-        return f"{day} is not over: {rows} of {report} so far, not compared with other days."
-    if reasons := [f"account {account}: {history.why_not}" for account, history in usual.items() if history.why_not]:
-        return f"{report} of {day} has {rows}; history cannot tell whether that is the whole day: {'; '.join(reasons)}."
-    if not usual:
-        return f"{report} of {day}: no account can be judged."
-    weakest = max(usual.values(), key=lambda history: history.noticeable)
-    return (
-        f"{report} of {day} has {rows}, where {sum(history.rows for history in usual.values()):.0f} are usual. More "
-        f"than {weakest.noticeable:.0%} missing would have been noticed ({number(weakest.dates, 'date')} compared)."
-    )
+    history: defaultdict[str, list[int]] = defaultdict(list)
+    days = [day - timedelta(weeks=back) for back in range(1, _WEEKS + 1)]
+    for _, pulls in map_in_order(read, days, threads=_WEEKS):
+        for account, pull in pulls.items():
+            history[account].append(pull.rows)
+    return history

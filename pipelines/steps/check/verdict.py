@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.archive.bucket import Bucket, Listed
-from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.errors import StoreDamaged
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import Acceptance, values
@@ -25,7 +25,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import empty_reports
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.link.extract_links import days_of, extract_links, shared_ids
+from pipelines.steps.link.extract_links import extract_links, shared_ids
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
@@ -39,7 +39,7 @@ _COMPARED_FOR = timedelta(minutes=1)
 _REASONS = 3
 _BATCH = 5_000
 COLUMNS = ["recording_id", "status", "reason", "date", "found_on", "attempts", "next_attempt_at", "first_seen_at"]
-COLUMNS.append("run_id")
+COLUMNS += ["run_id", "written_at"]
 """The columns of a recording that is not archived, as the checks use them."""
 
 # Count -> what one of them does | what others do | what it means, or what to do.
@@ -334,11 +334,10 @@ def _recordings(
     """
     links = extract_links(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
-    days = days_of(ledger, links)
-    known = LedgerSnapshot(lines := ledger.current(days))
+    known = LedgerSnapshot(lines := ledger.current(links.days))
     if not known.ids >= _main_ids(linked, known):
         # Two reports may date one recording on either side of midnight.
-        known = LedgerSnapshot(lines := ledger.current(near(days)))
+        known = LedgerSnapshot(lines := ledger.current(near(links.days)))
     ids = _main_ids(linked, known)
     return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(links, lines)
 
@@ -372,14 +371,7 @@ def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime
         elif etag and found.etag and found.etag != etag:
             # Different bytes, or the same bytes copied from another bucket: reading them shows which.
             doubtful.append((recording_id, key, sha256))
-
-    def hashed(recording: tuple[str, str, str]) -> str | None:
-        try:
-            return bucket.hash_object(recording[1]).sha256
-        except KeyMissing:
-            return None
-
-    for (recording_id, _, expected), sha256 in map_in_order(hashed, doubtful):
+    for (recording_id, _, expected), sha256 in map_in_order(lambda each: bucket.sha256_of(each[1]), doubtful):
         if sha256 != expected:
             wrong[recording_id] = "object_gone" if sha256 is None else "object_changed"
     _last_compared.clear()

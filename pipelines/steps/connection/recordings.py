@@ -4,14 +4,15 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 
 from pipelines.errors import ExpectedError
 from pipelines.ledger.files import LedgerError
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import is_segment_link
-from pipelines.ringcx.media import SNIFFED, MediaClient, MediaFault
+from pipelines.ringcx.media import SNIFFED, MediaClient, MediaFault, not_audio
 from pipelines.steps.connection.result import Graded, Result, check
 
 _LINKS = 3
@@ -31,17 +32,13 @@ Link = tuple[str, str]
 """An account id and a link."""
 
 
-class _EnoughError(Exception):
-    """The first bytes have come; the rest is not needed."""
-
-
 class _FirstBytes(io.BytesIO):
-    """A sink that ends the fetch once the client has seen enough to distinguish a web page from a recording."""
+    """A sink that ends the fetch with EOFError once it has what tells a web page from a recording."""
 
     def write(self, block: object, /) -> int:
         written = super().write(block)  # type: ignore[arg-type] # whatever a BytesIO takes
         if self.tell() >= SNIFFED:
-            raise _EnoughError
+            raise EOFError
         return written
 
 
@@ -109,20 +106,22 @@ class RecordingCheck:
 
 def _is_wav(media: MediaClient, link: Link) -> bool:
     body = _FirstBytes()
-    with suppress(_EnoughError):
+    with suppress(EOFError):
         media.fetch(link[1], link[0], body)
     start = body.getvalue()
+    if (reason := not_audio(start)) in _PAGES:
+        raise MediaFault("not_audio", reason, 200, url=link[1])
     return start[:4] in {b"RIFF", b"RF64"} and start[8:12] == b"WAVE"
 
 
 def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
-    """Return links of the ledger's newest dates, of archived recordings if possible; `segments`: of the current API."""
-    others: list[RecordingState] = []
+    """Return links of archived recordings of the newest date that has any, or else of pending ones, which the source
+    may not have yet; `segments`: of the current API.
+    """
     with suppress(LedgerError):
-        for day in reversed(ledger.recording_days()[-_DATES:]):
-            states = [state for state in ledger.states([day]).values() if is_segment_link(state.link) == segments]
-            archived = [state for state in states if state.status is Status.archived]
-            if archived:
-                return [(state.account_id, state.link) for state in archived[:_LINKS]]
-            others += [state for state in states if state.status is Status.pending]
-    return [(state.account_id, state.link) for state in others[:_LINKS]]
+        newest = ledger.days("recording_states")[: -_DATES - 1 : -1]
+        for status, day in product((Status.archived, Status.pending), newest):
+            states = [state for state in ledger.states([day]).values() if state.status is status]
+            if found := [state for state in states if is_segment_link(state.link) == segments]:
+                return [(state.account_id, state.link) for state in found[:_LINKS]]
+    return []

@@ -51,6 +51,5 @@ def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Graded:
     found = f"this machine's clock is {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}"
     if abs(skew_s) <= SKEW_WARNS_S:
         return "ok", found
-    if abs(skew_s) > SKEW_FAILS_S and fails:
-        return "failed", f"{found}; correct it (NTP): requests with such a date are refused"
-    return "warning", f"{found}; correct it (NTP): report periods and the times of attempts depend on it"
+    grade: Grade = "failed" if fails and abs(skew_s) > SKEW_FAILS_S else "warning"
+    return grade, f"{found}; correct it (NTP): S3's answers, report periods and the times of attempts depend on it"

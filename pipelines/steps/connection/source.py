@@ -7,25 +7,20 @@ from functools import partial
 
 import httpx
 
-from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
+from pipelines.ringcx.auth import LOG_IN_LIMIT, TokenAuth
 from pipelines.ringcx.errors import shown_url
-from pipelines.ringcx.links import SegmentLinks, is_segment_link
+from pipelines.ringcx.links import SegmentLinks
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.ringcx.reports.requests import Direction, InteractionSource, Period, ReportSource
 from pipelines.settings import PlanSettings
 from pipelines.steps.connection.recordings import Link
 from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
-from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of
+from pipelines.steps.link.rows import INTERACTIONS, links_of, needed_columns
 from pipelines.wording import number
 
 # Reports cover calls that ended at least five minutes ago; a recording appears 10 to 15 minutes after its call.
 PERIOD = timedelta(minutes=5)
 _DELAY = timedelta(minutes=20)
-_LOG_INS: tuple[tuple[type[httpx.Auth], str], ...] = (
-    (RingCentralJwt, "RingCentral JWT"),
-    (LegacyPassword, "legacy user and password"),
-    (ApiToken, "legacy API token"),
-)
 
 
 @dataclass(slots=True)
@@ -63,16 +58,15 @@ class SourceCheck:
             with self.source.client.stream("GET", self.source.base_url, limit=LOG_IN_LIMIT, account_id="") as response:
                 return str(response.headers.get("Date", ""))
 
-        self._date = self.source.client.retry(ask, attempts=2)
+        self._date = self.source.client.retry(ask)
         return "ok", f"at {shown_url(self.source.base_url)}"
 
     def _log_in(self) -> Graded:
         auth = self.source.auth
-        kind = next((name for cls, name in _LOG_INS if isinstance(auth, cls)), type(auth).__name__)
         if not isinstance(auth, TokenAuth):
-            return "ok", f"{kind}: it is sent as it is, so the reports below show whether it is accepted"
+            return "ok", "the API token is sent as it is, so the reports below show whether it is accepted"
         auth.sign(httpx.Request("POST", self.source.base_url))
-        return "ok", f"{kind}: it returns a token"
+        return "ok", "it returns a token"
 
     def _report(self, report: ReportName, account_id: str) -> Graded:
         end = (self.clock() - _DELAY).replace(microsecond=0)
@@ -82,11 +76,8 @@ class SourceCheck:
         else:
             direction: Direction | None = "inbound" if report == "agent_segment_metadata" else None
             table = self.source.pull(account_id, period, direction).rows
-        needed = ROWS[report].needed
-        wants_segments = report == INTERACTIONS
+        needed = needed_columns(report)
         for row in table.select([name for name in needed if name in table.column_names]).to_pylist():
             cells = dict.fromkeys(needed) | row | {"account_id": account_id}
-            for link in links_of(report, cells, self.segments):
-                if is_segment_link(link.url) == wants_segments:
-                    self.links.append((account_id, link.url))
+            self.links += [(account_id, link.url) for link in links_of(report, cells, self.segments)]
         return "ok", f"can be read: {number(table.num_rows, 'row')} in {PERIOD // timedelta(minutes=1)} minutes"

@@ -6,22 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.capabilities import Probes
-from pipelines.archive.errors import KeyExists, StorageRefused
+from pipelines.archive.errors import KeyExists
 from pipelines.archive.keys import probe_key
+from pipelines.aws import S3Client
 from pipelines.ledger.files import Files
 from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 _BODY = b"ringcx-archive: a connection check put this here\n"
-_OBJECT_CHECKS = ("S3 create-only puts", "S3 checksums", "S3 get", "S3 delete")
 _UNREADABLE = "cannot be read with these credentials, which is fine: check it in the console"
 
 
@@ -44,9 +41,10 @@ class BucketCheck:
         put = check("S3 put", self._put)
         yield put
         why = "nothing can be put" if put.verdict == "failed" else ""
-        tests = (self._create_only, self._checksums, self._get, self._delete)
-        for subject, test in zip(_OBJECT_CHECKS, tests, strict=True):
-            yield check(subject, test, not_tried=why)
+        yield check("S3 create-only puts", self._create_only, not_tried=why)
+        yield check("S3 checksums", self._checksums, not_tried=why)
+        yield check("S3 get", self._get, not_tried=why)
+        yield check("S3 delete", self._delete, not_tried=why)
         why = "" if self._date else "no response from S3 had a date"
         yield check("clock against S3", lambda: compare_clocks(self._date, self.clock(), fails=True), not_tried=why)
         why = "the bucket can be neither listed nor written" if listed.verdict == put.verdict == "failed" else ""
@@ -73,12 +71,6 @@ class BucketCheck:
                 "are ignored by this store. The archive looks before each put, which is safe for the runs of one "
                 "process; two processes that store the same recording at the same moment could overtake each other. "
                 "Prefer a store that honours them"
-            )
-        if not self.bucket.is_amazon and not self.probes.refuses_second_multipart():
-            return "warning", (
-                "are honoured for small objects and ignored for uploads in parts. The archive looks before each "
-                "upload, but two processes that store the same large recording at the same moment could overtake each "
-                "other"
             )
         return "ok", "a second put of the same key is refused, as it should be"
 
@@ -118,13 +110,6 @@ class BucketCheck:
             case True, default:
                 return "ok", f"on, by default for {default}"
         return "warning", "off: archived recordings can be deleted by anyone with that right; switch it on"
-
-
-def without_client(error: StorageRefused) -> Iterator[Result]:
-    """Yield the results if boto3 cannot make an S3 client."""
-    yield Result("S3 list", "failed", str(error))
-    for subject in ("S3 put", *_OBJECT_CHECKS, "clock against S3", "S3 versioning", "S3 Object Lock"):
-        yield Result(subject, "not tried", "no S3 client could be made.")
 
 
 def ledger_works(files: Files, now: datetime) -> Graded:

@@ -57,7 +57,8 @@ class Recorders:
 
     def fetch(self, state: RecordingState, sink: BinaryIO) -> Received:
         """Write a recording into `sink`; raise the errors of `MediaClient.fetch`, and LinkRefused by the settings."""
-        self.allowed.require(state)
+        if reason := self.allowed.refusal(state):
+            raise LinkRefused(reason)
         segments = self.segments if self.allowed.is_segment(state) else None
         return (segments or self.links).fetch(state.link, state.account_id, sink)
 
@@ -76,11 +77,8 @@ class Attempt:
     def __call__(self, item: WorkItem, existing: Collection[str]) -> Outcome:
         """Store the recording under the item's key, or adopt it from one of the `existing` keys.
 
-        Raises:
-            Stopped: the run is ending.
-            StorageRefused: the bucket refuses this recording.
-            AccountUnknown: the source does not know the account, so no answer is about a recording.
-            TemporaryDiskFull: the body does not fit into the temporary folder.
+        Raises Stopped, StorageRefused (the bucket refuses this recording), AccountUnknown (no answer is about a
+        recording) or TemporaryDiskFull.
         """
         try:
             with on_temporary_disk(_DISK_FULL):

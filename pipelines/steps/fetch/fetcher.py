@@ -3,7 +3,6 @@
 States are written in batches: if a run is killed, the next run's listing finds the objects that are not recorded.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.steps.fetch.attempt import FIREWALL, Attempt
-from pipelines.steps.fetch.outcomes import Fault, Outcome, is_in_doubt, next_state
+from pipelines.steps.fetch.outcomes import Fault, Outcome, age, is_in_doubt, next_state
 from pipelines.steps.fetch.work_queue import WorkQueue, is_segment, possible_keys
 from pipelines.wording import number
 
@@ -29,7 +28,7 @@ FLUSH_STATES = 10_000
 FLUSH_EVERY = timedelta(seconds=60)
 # After this many failures in a row that may be due to the source, the log-in or S3, the run stops.
 BREAK_AFTER = 40
-STOP_SECONDS = 5.0
+STOP_SECONDS = 5.0  # the wait for attempts in flight to reach their next block; longer delays the event that it ended
 # The reason after an unexpected error; the first one is raised at the end, so that it stops no other recording.
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (CredentialsRefused, "log_in_refused"),
@@ -41,10 +40,6 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 LogIn = tuple[bool, str]
 """What one log-in can fetch: segments of the current API or links of the reports, at one host."""
-
-
-class FetchFailed(ExpectedError):  # noqa: N818 - the sentence that the run ends with
-    """Too many attempts in a row failed, or a log-in was refused. Recordings that are not archived stay due."""
 
 
 @dataclass(slots=True)
@@ -72,25 +67,20 @@ class Fetcher:
     _written_at: datetime = field(init=False)
     _worked_before: set[LogIn] = field(default_factory=set, init=False)
     _working: set[LogIn] = field(default_factory=set, init=False)
-    _undecided: defaultdict[LogIn, list[Outcome]] = field(default_factory=lambda: defaultdict(list), init=False)
+    _undecided: list[tuple[LogIn, Outcome, Fault]] = field(default_factory=list, init=False)
     _running: dict[Future[Outcome], RecordingState] = field(default_factory=dict, init=False)
     _failures_in_a_row: int = field(default=0, init=False)
     _not_taken_in_a_row: int = field(default=0, init=False)
     _first_error: Exception | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        self._written_at = self.attempt.clock()
-
     def run(self, queue: WorkQueue) -> FetchResult:
         """Attempt every recording of the queue; `progress` is called at least once a second.
 
-        Raises:
-            FetchFailed: after `BREAK_AFTER` consecutive failures that are not about the recordings; or at the end, if
-                recordings were refused and nothing proves that the log-in works.
-            StorageRefused: the bucket cannot be listed.
-            Exception: the first unexpected error, or refusal of the bucket, after all other attempts were settled.
+        Raises ExpectedError if too many consecutive failures are not about the recordings, or if recordings were
+        refused and nothing proves that the log-in works; StorageRefused if the bucket cannot be listed; and, after all
+        other attempts were settled, the first unexpected error or refusal of the bucket.
         """
-        self._result.due = len(queue)
+        self._result.due, self._written_at = len(queue), self.attempt.clock()
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
         was_broken_off = False
         try:
@@ -101,18 +91,15 @@ class Fetcher:
             was_broken_off = True
             raise
         finally:
-            for log_in, outcomes in self._undecided.items():
-                works = log_in in self._working | self._worked_before
-                for outcome in outcomes:
-                    # An answer from a failing source proves nothing about a recording that it may still give.
-                    is_gone = works and self.attempt.rules.is_purged(outcome.state, outcome.at)
-                    fault = outcome.fault if was_broken_off and not is_gone else None
-                    kept = replace(outcome, result=Fault("unavailable", fault.reason)) if fault else outcome
-                    self._settle(kept, believed=False)
+            for log_in, outcome, fault in self._undecided:
+                # An answer from a failing source proves nothing about a recording that it may still give.
+                is_old = age(outcome.state, outcome.at) > self.attempt.rules.kept_for
+                is_gone = is_old and log_in in self._working | self._worked_before
+                result = Fault("unavailable", fault.reason) if was_broken_off and not is_gone else fault
+                self._settle(replace(outcome, result=result), believed=False)
             self._write()
-            pool.shutdown(wait=False)
-            # A cancelled future never wakes its waiters: they would wait their full time for it.
-            wait([future for future in self._running if not future.cancel()], timeout=STOP_SECONDS)
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([future for future in self._running if not future.cancelled()], timeout=STOP_SECONDS)
         if self._first_error is not None:
             raise self._first_error
         self._require_log_ins()
@@ -153,29 +140,31 @@ class Fetcher:
     def _take(self, outcome: Outcome) -> None:
         """Settle an outcome, or hold it back until the same log-in has fetched a recording.
 
-        Raises FetchFailed if too many consecutive outcomes are not about their recordings.
+        Raises ExpectedError if too many consecutive outcomes are not about their recordings.
         """
         result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
             if not result.adopted:
                 self._not_taken_in_a_row = 0
                 self._working.add(log_in)
-                for earlier in self._undecided.pop(log_in, ()):
-                    self._settle(earlier, believed=True)
+                for earlier_log_in, earlier, _ in self._undecided:
+                    if earlier_log_in == log_in:
+                        self._settle(earlier, believed=True)
+                self._undecided = [entry for entry in self._undecided if entry[0] != log_in]
             self._settle(outcome, believed=True)
             self._failures_in_a_row = 0
             return
         works = log_in in self._working | self._worked_before
         doubted = is_in_doubt(outcome, log_in_works=works, rules=self.attempt.rules)
         if doubted:
-            self._undecided[log_in].append(outcome)
+            self._undecided.append((log_in, outcome, result))
         else:
             self._settle(outcome, believed=True)
         self._failures_in_a_row = self._failures_in_a_row + 1 if doubted or result.kind == "unavailable" else 0
         # Absent recordings between them do not show that the bucket takes one.
         self._not_taken_in_a_row += result.reason == "storage_refused"
         if max(self._failures_in_a_row, self._not_taken_in_a_row) >= BREAK_AFTER:
-            raise self._first_error or FetchFailed(
+            raise self._first_error or ExpectedError(
                 f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{result.reason}`, so the "
                 f"run stopped. What it did not try stays due; {_what_to_check(outcome.state, result)}."
             )
@@ -192,31 +181,25 @@ class Fetcher:
         self._unwritten.append(next_state(outcome, believed=believed, rules=rules, run_id=run_id))
 
     def _write(self) -> None:
-        try:
-            self.ledger.append_states(self._unwritten)
-        except BaseException as error:
-            if not isinstance(error, Exception):  # terminated during the write: write them anyway, then end
-                self.ledger.append_states(self._unwritten)
-            raise
+        self.ledger.append_states(self._unwritten)
         # Cleared only after the write: an interrupt between the two writes them twice, which is harmless.
         self._unwritten, self._written_at = [], self.attempt.clock()
 
     def _require_log_ins(self) -> None:
-        """Raise FetchFailed if recordings were refused and nothing proves that the log-in works."""
-        refused: Counter[LogIn] = Counter()
-        for log_in in self._undecided.keys() - self._working:
-            for outcome in self._undecided[log_in]:
-                if (fault := outcome.fault) is None or fault.kind != "refused":
-                    continue
-                if fault.reason != "forbidden" or log_in not in self._worked_before:
-                    refused[log_in] += 1
+        """Raise ExpectedError if recordings were refused and nothing proves that the log-in works."""
+        refused = [
+            (outcome.state, fault)
+            for log_in, outcome, fault in self._undecided
+            if fault.kind == "refused" and log_in not in self._working
+            if fault.reason != "forbidden" or log_in not in self._worked_before
+        ]
         if refused:
-            hosts = ", ".join(sorted({host for _, host in refused}))
-            checks = "; ".join(sorted({_check_log_in(is_current) for is_current, _ in refused}))
-            recordings = number(refused.total(), "recording was", "recordings were")
-            raise FetchFailed(
-                f"{recordings} refused at {hosts} (HTTP 401 or 403), and the same log-in could fetch none: {checks}. "
-                "What was refused stays pending and is tried again."
+            hosts = ", ".join(sorted({_host(state.link) for state, _ in refused}))
+            checks = "; ".join(sorted({_what_to_check(*one) for one in refused}))
+            recordings = number(len(refused), "recording was", "recordings were")
+            raise ExpectedError(
+                f"{recordings} refused at {hosts} (HTTP 401 or 403), and the same log-in could fetch none: "
+                f"{checks}. What was refused stays pending and is tried again."
             )
 
 
@@ -226,18 +209,18 @@ def _what_to_check(state: RecordingState, fault: Fault) -> str:
     if fault.reason == FIREWALL:
         return "a firewall in front of the source refuses the requests: lower RINGCX_LIMIT_MEDIA to send fewer of them"
     if fault.kind == "refused":
-        return _check_log_in(is_segment(state.source, state.link))
+        if is_segment(state.source, state.link):
+            return "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
+        return "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
     return (
         "no recording could be fetched: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether "
         "recording is activated for the account"
     )
 
 
-def _check_log_in(is_current: bool) -> str:
-    if is_current:
-        return "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
-    return "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
-
-
 def _log_in(source: str, link: str) -> LogIn:
-    return is_segment(source, link), urlsplit(link).netloc.lower().rpartition("@")[2]
+    return is_segment(source, link), _host(link)
+
+
+def _host(link: str) -> str:
+    return urlsplit(link).netloc.lower().rpartition("@")[2]

@@ -44,11 +44,6 @@ class Outcome:
     duration_s: float | None = None
     warnings: tuple[str, ...] = ()
 
-    @property
-    def fault(self) -> Fault | None:
-        """The result, if it is a fault."""
-        return self.result if isinstance(self.result, Fault) else None
-
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
@@ -68,22 +63,14 @@ class RetryRules:
         """Return when a recording whose attempt failed at `now` is due again. `state`: before that attempt.
 
         The last wait repeats until a day after the recording was first seen; after that it is requested daily. An old
-        recording (`gives_up`) will not appear within the hour: it is requested daily once the waits are used up.
+        recording (`give_up`) will not appear within the hour: it is requested daily once the waits are used up.
         """
         attempts, last = state.attempts + 1, len(self.minutes)
         wait = timedelta(minutes=self.minutes[min(attempts, last) - 1])
-        is_old = any(self.minutes) and self.gives_up(state, now)
+        is_old = any(self.minutes) and age(state, now) > self.give_up
         if attempts > last and (is_old or now - state.first_seen_at >= _DAY):
             wait = max(wait, _DAY)
         return now + wait
-
-    def gives_up(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is too old at `now` to still be expected."""
-        return self._age(state, now) > self.give_up
-
-    def is_purged(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is so old at `now` that the source no longer keeps it."""
-        return self._age(state, now) > self.kept_for
 
     def is_patient(self, state: RecordingState, now: datetime) -> bool:
         """Return whether the attempt that ends at `now` may be the last: at least the third, and at least `final_after`
@@ -92,40 +79,35 @@ class RetryRules:
         first = state.first_attempt_at
         return first is not None and state.attempts + 1 >= _LEAST_ATTEMPTS and now - first >= self.final_after
 
-    def is_young(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is so young at `now` that the source may still be making it."""
-        return self._age(state, now) < _YOUNG
 
-    def _age(self, state: RecordingState, now: datetime) -> timedelta:
-        # If its start is unknown, the end of its day; a wrong year in a report must not keep it pending forever.
-        born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
-        return now - min(born, state.first_seen_at)
+def age(state: RecordingState, now: datetime) -> timedelta:
+    """Return the age of a recording at `now`."""
+    # If its start is unknown, the end of its day; a wrong year in a report must not keep it pending forever.
+    born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
+    return now - min(born, state.first_seen_at)
 
 
 def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
     """Return whether an answer received at `now` may be final."""
-    return rules.is_patient(state, now) and rules.gives_up(state, now)
+    return rules.is_patient(state, now) and age(state, now) > rules.give_up
 
 
 def is_in_doubt(outcome: Outcome, *, log_in_works: bool, rules: RetryRules) -> bool:
     """Return whether the answer may be about the source or the log-in, until a recording is received after it.
 
-    `log_in_works`: the log-in received other recordings of the date. A refusal is in doubt unless the log-in works and
-    the refusal lasts: a 403 longer than `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps
-    the recording, since a password may have been changed, and a firewall objects to the rate of requests. Any other
-    answer is in doubt if the log-in never worked, except a 202, or a 404 for a recording that the source may still be
-    making.
+    `log_in_works`: the log-in received other recordings of the date. docs/decisions.md has the rules: a firewall may
+    object to the rate of requests, a password may have been changed, and a young recording may still be made.
     """
-    state, now, fault = outcome.state, outcome.at, outcome.fault
-    if fault is None or fault.kind in {"unavailable", "not_allowed", "conflict"}:
+    state, now, fault = outcome.state, outcome.at, outcome.result
+    if isinstance(fault, Stored) or fault.kind in {"unavailable", "not_allowed", "conflict"}:
         return False
+    old = age(state, now)
     if fault.kind == "refused":
-        is_old = rules.gives_up if fault.reason == "forbidden" else rules.is_purged
-        is_lasting = is_old(state, now) and rules.is_patient(state, now)
-        return not (log_in_works and is_lasting)
-    if log_in_works or rules.is_purged(state, now) or fault.reason == "still_encoding":
+        least = rules.give_up if fault.reason == "forbidden" else rules.kept_for
+        return not (log_in_works and old > least and rules.is_patient(state, now))
+    if log_in_works or old > rules.kept_for or fault.reason == "still_encoding":
         return False
-    return fault.kind != "not_there" or not rules.is_young(state, now)
+    return fault.kind != "not_there" or old >= _YOUNG
 
 
 def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:

@@ -20,18 +20,13 @@ from pipelines.ledger.schema import states_by_id, states_from, table_of, values
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import is_segment_link
-from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
+from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _AT_ONCE = 1000
-_SHOWN = 5
 _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "ascending")]
-
-
-class UnknownRecording(ExpectedError):  # noqa: N818 - the sentence for the person who typed the ids
-    """An id that is to be retried is not known on this date."""
 
 
 class WorkItem(NamedTuple):
@@ -78,17 +73,15 @@ def reopen(
     """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
 
     Return how many are in a new epoch, and how many are not because their link is still not allowed. A named recording
-    may also be `archived`: the object in the bucket is adopted, or else the recording is fetched again. A `pending` one
-    becomes due immediately. Raises UnknownRecording, before anything is written, if an id is not known.
+    may have any state. Raises ExpectedError, before anything is written, if an id is not known.
     """
     if not (all_final or recording_ids):
         return 0, 0
     recordings = recordings_of(ledger, day, linked)
-    named = recordings.states(recording_ids)
+    named = LedgerSnapshot(recordings.lines).states(recording_ids)
     if unknown := sorted(set(recording_ids) - named.keys()):
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        raise UnknownRecording(
-            f"retry_recording_ids names {', '.join(map(repr, unknown[:_SHOWN]))}{more}, which the ledger does not know "
+        raise ExpectedError(
+            f"retry_recording_ids names {', '.join(map(repr, unknown))}, which the ledger does not know "
             f"on {day}: copy the ids from the sample of the check every_recording_is_accounted_for, and run the date "
             "they are shown under. Nothing was tried."
         )
@@ -96,7 +89,7 @@ def reopen(
     lines = []
     for state in states.values():
         again = reopened(state, "retry_requested", now, run_id)
-        if state.status not in FINAL or allowed.covers(again):
+        if state.status not in FINAL or allowed.refusal(again) is None:
             lines.append(again)
     ledger.append_states(lines)
     return len(lines), len(states) - len(lines)
@@ -113,7 +106,7 @@ def work_queue(
     rest = recordings.rest
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
     again = [reopened(state, "link_allowed_now", now, run_id) for state in states_from(rest.filter(refused))]
-    allowed_now = [state for state in again if allowed.covers(state)]
+    allowed_now = [state for state in again if allowed.refusal(state) is None]
     rows = pa.concat_tables([rest, table_of(RecordingState, allowed_now)])
     due = pc.and_(pc.equal(rows["status"], str(Status.pending)), pc.less_equal(rows["next_attempt_at"], now))
     order = pc.sort_indices(rows.select([name for name, _ in _ORDER]), sort_keys=_ORDER)

@@ -6,7 +6,7 @@ be.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
 from pipelines.steps.link.recording_date import near
-from pipelines.steps.link.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, start_of
+from pipelines.steps.link.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, needed_columns, start_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
 # are joined first: an agent may get the same call back within seconds.
@@ -41,7 +41,7 @@ class Call(NamedTuple):
         return cls(account_id, uii.lower())
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Leg:
     """An agent's leg as one source describes it, over all versions of its row."""
 
@@ -90,34 +90,23 @@ def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
 
 def _match(legacy: list[_Leg], current: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
     """Pair the two sources' legs of one call, the closest first; remaining candidates are ambiguous."""
+    fitting = [(one, two) for one in legacy for two in current if one.may_be(two, WITHIN[-1])]
+    unsure = []
     for within in WITHIN:
-        for one, two in _pairs(legacy, current, within):
-            legacy = [leg for leg in legacy if leg is not one]
-            current = [leg for leg in current if leg is not two]
+        close = [(one, two) for one, two in fitting if one.may_be(two, within)]
+        candidates = Counter(chain.from_iterable(close))
+        matched = [(one, two) for one, two in close if candidates[one] == candidates[two] == 1]
+        for one, two in matched:
             if one.is_identified() and two.is_identified():
                 (a,), (b,) = one.recordings, two.recordings
                 partners |= {a: b, b: a}
-            elif one.recordings and two.recordings:
-                ambiguous |= one.recordings | two.recordings
-    for one in legacy:
-        for two in current:
-            if one.recordings and two.recordings and one.may_be(two, WITHIN[-1]):
-                ambiguous |= one.recordings | two.recordings
-
-
-def _pairs(legacy: list[_Leg], current: list[_Leg], within: timedelta) -> list[tuple[_Leg, _Leg]]:
-    """Return the legs of which each is the only one that the other may be."""
-    pairs = []
-    for one in legacy:
-        two = _only(one, current, within)
-        if two is not None and _only(two, legacy, within) is one:
-            pairs.append((one, two))
-    return pairs
-
-
-def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
-    fitting = [other for other in others if leg.may_be(other, within)]
-    return fitting[0] if len(fitting) == 1 else None
+            else:
+                unsure.append((one, two))
+        gone = set(chain.from_iterable(matched))
+        fitting = [pair for pair in fitting if gone.isdisjoint(pair)]
+    for one, two in [*unsure, *fitting]:
+        if one.recordings and two.recordings:
+            ambiguous |= one.recordings | two.recordings
 
 
 def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> list[RecordingState]:
@@ -164,12 +153,12 @@ def _legs(
         return {}
     found: defaultdict[Call, defaultdict[tuple[str, ...], _Leg]] = defaultdict(lambda: defaultdict(_Leg))
     uiis = pa.array({call.uii for call in calls}, pa.string())
-    columns = ROWS[report]
-    for rows in chain.from_iterable(ledger.iter_rows(report, day, columns=columns.needed) for day in days):
-        of_calls = rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis))
+    uii = UII_COLUMN[report]
+    for rows in chain.from_iterable(ledger.iter_rows(report, day, columns=needed_columns(report)) for day in days):
+        of_calls = rows.filter(pc.is_in(pc.utf8_lower(rows[uii]), value_set=uiis))
         for row in of_calls.to_pylist():
-            call = Call.of(row["account_id"], row[columns.uii])
+            call = Call.of(row["account_id"], row[uii])
             if call in calls and is_agents(report, row):
-                leg = tuple((row[name] or "").lower() for name in columns.leg)
+                leg = tuple((row[name] or "").lower() for name in ROWS[report].leg)
                 found[call][leg].add(report, row)
     return {call: dict(legs) for call, legs in found.items()}

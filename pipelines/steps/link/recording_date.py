@@ -26,33 +26,20 @@ class RecordingDates:
     def __init__(self, pulled: date, calendar: Calendar) -> None:
         self._pulled, self._zone = pulled, (zone := calendar.zone)
         self._first, self._last = min(calendar.archive_start_date, pulled), pulled + CLOCK_SKEW
-        self._bounds = day_bounds(self._first, zone)[0], day_bounds(self._last, zone)[1]
-        # Most rows start within these instants, and no other field of theirs is read.
-        yesterday, tomorrow = pulled - _ONE_DAY, pulled + _ONE_DAY
-        self._usual = max(self._bounds[0], day_bounds(yesterday, zone)[0]), day_bounds(tomorrow, zone)[1]
-        self.elsewhere: set[date] = set()
+        bounds = day_bounds(self._first, zone)[0], day_bounds(self._last, zone)[1]
+        usual = max(bounds[0], day_bounds(pulled - _ONE_DAY, zone)[0]), day_bounds(pulled + _ONE_DAY, zone)[1]
+        self._spans = usual, bounds  # `05/11/2026` may be in May, but its call was in November
 
     def of(self, report: ReportName, row: Cells, link: RowLink) -> tuple[date, datetime | None]:
         """Return the recording's date, and the time that decided it, if any."""
-        start = next(starts(report, row, link), None)
-        if start and self._usual[0] <= start < self._usual[1]:
-            return local_day(start, self._zone), start
-        times = list(starts(report, row, link))
-        by_path = _path_day(link.file_path)
-        self.elsewhere.update(day for day in (by_path, *map(self._day, times)) if day is not None)
-        for first, end in (self._usual, self._bounds):  # `05/11/2026` may be in May, but its call was in November
-            for time in times:
+        for first, end in self._spans:
+            for time in starts(report, row, link):
                 if first <= time < end:
                     return local_day(time, self._zone), time
+        by_path = _path_day(link.recording_id)
         if by_path and self._first <= by_path <= self._last:
             return by_path, None
         return self._pulled, None
-
-    def _day(self, time: datetime) -> date | None:
-        try:
-            return local_day(time, self._zone)
-        except OverflowError:  # in the first or the last year of the calendar
-            return None
 
 
 def near(days: Iterable[date]) -> set[date]:
@@ -60,8 +47,8 @@ def near(days: Iterable[date]) -> set[date]:
     return {day + step * _ONE_DAY for day in days for step in (-1, 0, 1)}
 
 
-def _path_day(file_path: str) -> date | None:
-    match = _PATH_DAY.search(f"/{file_path}")
+def _path_day(recording_id: str) -> date | None:
+    match = _PATH_DAY.search(recording_id)
     try:
         return date(*(int(part) for part in match.groups())) if match else None
     except ValueError:

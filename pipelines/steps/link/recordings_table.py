@@ -57,11 +57,6 @@ class RecordingsTable:
         found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min")])
         return found.rename_columns(["status", "reason", "recordings", "next_attempt_at"])
 
-    def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
-        """Return the recordings with these ids as objects, by id, sorted."""
-        lines = self.lines
-        return states_by_id(lines.filter(_has_id(lines, ids)))
-
     def found_on(self) -> set[date]:
         """Return the dates whose pulls found the recordings."""
         return set(values(pc.unique(self.lines["found_on"])))

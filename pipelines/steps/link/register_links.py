@@ -17,7 +17,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
 from pipelines.settings import Calendar
-from pipelines.steps.link.extract_links import ExtractedLinks, days_of, extract_links, shared_ids
+from pipelines.steps.link.extract_links import ExtractedLinks, extract_links, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, join, pairs_around
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
@@ -39,32 +39,27 @@ class AllowedLinks:
         ours = self.segments is not None and self.segments.owns(state.link, state.account_id)
         return ours and state.source == INTERACTIONS
 
-    def require(self, state: RecordingState) -> None:
-        """Raise LinkRefused, with the reason, if the current settings do not allow the recording's link."""
+    def refusal(self, state: RecordingState) -> str | None:
+        """Return why the current settings do not allow the recording's link, or None if they do."""
         if self.is_segment(state):
-            return
-        link = parse_link(state.link, state.account_id)
-        if state.source == INTERACTIONS and is_segment_link(link.url):
-            raise LinkRefused("other_api")
-        # Without the query, which differs from link to link: the list caches each address that it has parsed.
-        self.hosts.require(link.url.partition("#")[0].partition("?")[0])
-
-    def covers(self, state: RecordingState) -> bool:
-        """Return whether the current settings allow the recording's link."""
+            return None
         try:
-            self.require(state)
-        except LinkRefused:
-            return False
-        return True
+            link = parse_link(state.link, state.account_id)
+            if state.source == INTERACTIONS and is_segment_link(link.url):
+                return "other_api"
+            # Without the query, which differs from link to link: the list caches each address that it has parsed.
+            self.hosts.require(link.url.partition("#")[0].partition("?")[0])
+        except LinkRefused as refusal:
+            return refusal.reason
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class LinksFound:
-    """The links in a date's rows: `counts` of recordings; `refused`: counts of refused links by reason.
+    """The links in a date's rows: `counts` of recordings, `links_…` of links; `refused`: counts of links by reason.
 
-    In `counts`, `of_both_sources`: ids of the date's rows that are another name of a recording; `held_twice`: those
-    archived under both names; `links_in_rows` and `links_changed` count links. `ambiguous`: recordings that may or may
-    not equal a recording of the other source; `shared`: ids of recordings that rows of more than one call name.
+    `ambiguous`: recordings that may equal one of the other source (docs/migration.md); `shared`: ids of recordings that
+    rows of more than one call name.
     """
 
     counts: Mapping[str, int]
@@ -82,7 +77,7 @@ def register_links(
     refused, if the new link is allowed. Recordings of both sources are matched (`matching.py`).
     """
     links = extract_links(ledger, day, calendar, with_links=True, segments=allowed.segments)
-    days = near(days_of(ledger, links))
+    days = near(links.days)
     lines = ledger.current(days)
     before = LedgerSnapshot(lines)
     states = _new_states(links, before, allowed, now, run_id)
@@ -90,24 +85,24 @@ def register_links(
     pairs = pairs_around(ledger, day, _open_calls(links, before))
     for key in pairs.ambiguous & added:
         states[key] = replace(states[key], warnings=(AMBIGUOUS,))
-    present = before.states(pairs.partners) | states
-    held = {key for key, state in present.items() if state.status is Status.archived}
-    joined = join(pairs, present, now=now, run_id=run_id)
-    renamed = {line.recording_id: str(line.same_as) for line in joined}
-    ledger.append_states([state for key, state in states.items() if key not in renamed] + joined)
-    names = before.names | renamed
+    ledger.append_states(states.values())
+    after: dict[str, RecordingState] = {}
     if pairs.partners:
         # A neighbouring date's run may have registered the other name meanwhile: the run that writes last sees both.
-        after = states_by_id(ledger.current(days))
-        ledger.append_states(join(pairs, after, now=now, run_id=run_id))
-        names |= {key: state.same_as for key, state in after.items() if state.same_as is not None}
+        after = states_by_id(ledger.current(days, pairs.partners))
+        joined = join(pairs, after, now=now, run_id=run_id)
+        ledger.append_states(joined)
+        after |= {line.recording_id: line for line in joined}
+    names = before.names | {key: state.same_as or key for key, state in after.items()}
+    held = {key for key, state in after.items() if state.status is Status.archived}
     layouts = dict(zip(values(links.table["recording_id"]), values(links.table["layout"]), strict=True))
-    by_layout = Counter(layout for key, layout in layouts.items() if key not in names)
+    mains = {key: names.get(key, key) for key in layouts}
+    by_layout = Counter(layout for key, layout in layouts.items() if mains[key] == key)
     reasons = (states[key].reason for key in added)
     refused = Counter(reason.removeprefix(LINK_REFUSED) for reason in reasons if reason is not None)
     ambiguous = sorted(pairs.ambiguous & layouts.keys())
     counts = {
-        "recordings_found": len({names.get(key, key) for key in layouts}),
+        "recordings_found": len(set(mains.values())),
         "recordings_new": len(added),
         "recordings_known": len(layouts) - len(states),
         "links_in_rows": links.table.num_rows,
@@ -115,7 +110,7 @@ def register_links(
         "stereo": by_layout["stereo"],
         "links_changed": len(states) - len(added),
         "links_refused": refused.total(),
-        "of_both_sources": len(names.keys() & layouts.keys()),
+        "of_both_sources": sum(main != key for key, main in mains.items()),
         "ambiguous": len(ambiguous),
         "held_twice": sum({one, other} <= held for one, other in pairs.partners.items()) // 2,
     }
@@ -142,12 +137,10 @@ def matched_recordings(
 
 def if_allowed(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
     """Return `state`, or its rejection if the current settings do not allow its link."""
-    try:
-        allowed.require(state)
-    except LinkRefused as refusal:
-        reason = f"{LINK_REFUSED}{refusal.reason}"
-        return final(state, Status.rejected, reason, state.written_at, state.run_id, attempted=False)
-    return state
+    refusal = allowed.refusal(state)
+    if refusal is None:
+        return state
+    return final(state, Status.rejected, f"{LINK_REFUSED}{refusal}", state.written_at, state.run_id, attempted=False)
 
 
 def _new_states(
@@ -161,7 +154,7 @@ def _new_states(
         if other.link == state.link:
             continue
         # Of several links to one recording the newest that may be requested counts.
-        if allowed.covers(state) or not allowed.covers(other):
+        if allowed.refusal(state) is None or allowed.refusal(other) is not None:
             found[state.recording_id] = state
     stored = before.states(found)
     states: dict[str, RecordingState] = {}
@@ -181,7 +174,7 @@ def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLin
         return if_allowed(replace(before, link=state.link, next_attempt_at=now, run_id=run_id, written_at=now), allowed)
     if (before.reason or "").startswith(LINK_REFUSED):
         again = reopened(replace(before, link=state.link), "link_corrected", now, run_id)
-        return again if allowed.covers(again) else None
+        return again if allowed.refusal(again) is None else None
     if before.status in FINAL:  # a link may expire: it is the newest that is tried on request
         return replace(before, link=state.link, run_id=run_id, written_at=now)
     return None

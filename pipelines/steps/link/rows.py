@@ -27,71 +27,49 @@ Cells = Mapping[str, str | None]
 """A row's values by canonical column name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowColumns:
-    """The columns of a report from which a recording is registered.
+    """The columns of a report from which a recording is registered, in addition to account, UII and link.
 
     `leg`: distinguishes an agent's leg of a call from the others. `over`: when the call ended, or when the source
     reported it; the link is valid only some time after that.
     """
 
     layout: Layout
-    uii: str
     start: str
     duration: str
-    link: tuple[str, ...]
     agent: str | None = None
     leg: tuple[str, ...] = ()
     over: str | None = None
-
-    @property
-    def needed(self) -> list[str]:
-        """All these columns, and the account."""
-        also = [name for name in (self.agent, self.over) if name]
-        return list(dict.fromkeys(["account_id", self.uii, self.start, self.duration, *self.link, *self.leg, *also]))
+    others: tuple[str, ...] = ()
 
 
 ROWS: Final[Mapping[ReportName, RowColumns]] = {
-    AGENT: RowColumns(
-        layout="stereo",
-        uii=UII_COLUMN[AGENT],
-        start="start_dts",
-        duration="duration",
-        link=(LINK_COLUMN[AGENT],),
-        agent="agent_id",
-        leg=("session_id",),
-    ),
-    GLOBAL: RowColumns(
-        layout="mono",
-        uii=UII_COLUMN[GLOBAL],
-        start="call_start_dts",
-        duration="call_duration",
-        link=(LINK_COLUMN[GLOBAL],),
-    ),
+    AGENT: RowColumns(layout="stereo", start="start_dts", duration="duration", agent="agent_id", leg=("session_id",)),
+    GLOBAL: RowColumns(layout="mono", start="call_start_dts", duration="call_duration"),
     # A recording of one leg is what the legacy stereo recording is, whatever its channels turn out to be.
     INTERACTIONS: RowColumns(
         layout="stereo",
-        uii=UII_COLUMN[INTERACTIONS],
         start="segment_start_time_ms",
         duration="segment_duration_ms",
-        link=(
-            *(LINK_COLUMN[INTERACTIONS], "segment_recording_url", "channel_class", "segment_type", "row_key"),
-            *("interaction_recording_location", "dialog_start_time_ms", "dialog_duration_ms"),
-        ),
         agent="segment_participant_id",
         leg=("dialog_id", "segment_id"),
         over="dialog_end_time_ms",
+        others=(
+            *("segment_recording_url", "channel_class", "segment_type", "row_key"),
+            *("interaction_recording_location", "dialog_start_time_ms", "dialog_duration_ms"),
+        ),
     ),
     # Last, so that in every run an event's link replaces the same recording's link from a report.
-    EVENTS: RowColumns(
-        layout="mono",
-        uii=UII_COLUMN[EVENTS],
-        start="call_start_dts",
-        duration="call_duration",
-        link=(LINK_COLUMN[EVENTS],),
-        over="received_at",
-    ),
+    EVENTS: RowColumns(layout="mono", start="call_start_dts", duration="call_duration", over="received_at"),
 }
+
+
+def needed_columns(report: ReportName) -> list[str]:
+    """Return the columns of a report from which a recording is registered."""
+    row = ROWS[report]
+    names = ["account_id", UII_COLUMN[report], LINK_COLUMN[report], row.start, row.duration, row.agent, row.over]
+    return [name for name in dict.fromkeys([*names, *row.leg, *row.others]) if name]
 
 
 _YES = frozenset({"true", "1", "y", "yes", "t"})
@@ -99,14 +77,11 @@ _NO = frozenset({"false", "0", "n", "no", "f"})
 
 
 class RowLink(NamedTuple):
-    """A recording that a row names.
-
-    `file_path`: its path at the source, which is untrusted. `url`: empty if it would be made from settings and none
-    were given. `of_call`: the recording is of the whole call, but the row is about one segment.
+    """A recording that a row names. `url`: empty if it would be made from settings and none were given. `of_call`: the
+    recording is of the whole call, but the row is about one segment.
     """
 
     recording_id: str
-    file_path: str
     url: str
     layout: Layout
     of_call: bool = False
@@ -117,7 +92,7 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
     account_id = row["account_id"] or ""
     layout = ROWS[report].layout
     if report != INTERACTIONS:
-        yield from _by_url(row[ROWS[report].link[0]], account_id, layout)
+        yield from _by_url(row[LINK_COLUMN[report]], account_id, layout)
     elif row["channel_class"] != "DIGITAL":
         # If the flag of an agent's leg is neither yes nor no, the answer to a request decides.
         is_asked = is_flag_unknown(row) and is_agents(report, row) and not row["segment_recording_url"]
@@ -144,7 +119,7 @@ def _segment(row: Cells, account_id: str, segments: SegmentLinks | None) -> RowL
         url = "" if segments is None else segments.link(account_id, dialog_id, segment_id)
     except LinkRefused:
         return _unnamed_link(f"no address: {row['row_key']}", account_id, "stereo")
-    return RowLink(recording_id, recording_id.removeprefix(f"{account_id}/"), url, "stereo")
+    return RowLink(recording_id, url, "stereo")
 
 
 def is_agents(report: ReportName, row: Cells) -> bool:
@@ -162,7 +137,7 @@ def starts(report: ReportName, row: Cells, link: RowLink) -> Iterator[datetime]:
     own = parse_moment(row["dialog_start_time_ms"]) if link.of_call else start_of(report, row)
     if own is not None:
         yield own
-    by_uii = uii_time(row[ROWS[report].uii])
+    by_uii = uii_time(row[UII_COLUMN[report]])
     if by_uii is not None:
         yield by_uii
 
@@ -197,10 +172,10 @@ def _by_url(cell: str | None, account_id: str, layout: Layout, *, of_call: bool 
         except LinkRefused:
             yield _unnamed_link(raw, account_id, layout, of_call=of_call)
         else:
-            yield RowLink(found.recording_id, found.file_path, found.url, layout, of_call)
+            yield RowLink(found.recording_id, found.url, layout, of_call)
 
 
 def _unnamed_link(raw: str, account_id: str, layout: Layout, *, of_call: bool = False) -> RowLink:
     # Without a file name there is no id, yet it must be accounted for: the text itself is the identity.
     digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return RowLink(f"{account_id}/link-{digest}", f"link-{digest}", raw, layout, of_call)
+    return RowLink(f"{account_id}/link-{digest}", raw, layout, of_call)

@@ -4,19 +4,22 @@ Values that neither the ledger nor its history shows are null, and are shown as 
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from pipelines.calendar import dates_between, day_bounds, local_day
+from pipelines.ledger.schema import STATE_SCHEMA
 from pipelines.ledger.states import Status
-from pipelines.ledger.store import Ledger, Tally
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.limits.limiter import MARGIN_S, Rate
 from pipelines.ringcx.reports.columns import LEGACY, REPORTS
 from pipelines.settings import PlanSettings
+from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import unpulled
@@ -28,8 +31,9 @@ DATES_OF_A_WEEKDAY = 8
 _READ_OF_A_WEEKDAY = DATES_OF_A_WEEKDAY + 4
 _PULLED = ("complete", "pending")
 _TO_RUN = ("pending", "partly pulled", "never pulled")
-_URGENCY = pd.CategoricalDtype(["urgent", "in time", "probably lost"], ordered=True)
-_COUNTS = ["recordings_known", "recordings_held", "bytes_held", "pending_media", "pending_download"]
+_IN_ORDER = ["urgent", "in time", "probably lost"]
+_PENDING = ["pending_media", "pending_download"]
+_COUNTS = ["recordings_known", "recordings_held", "bytes_held", *_PENDING]
 _BY_ACCOUNT = ["reports", "metadata", "media", "download"]
 
 
@@ -76,38 +80,21 @@ def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, n
     dates["pending"] = dates.pop("pending_media") + dates.pop("pending_download")
     dates["to_run"] = dates["state"].isin(_TO_RUN)
     dates[_BY_ACCOUNT] = requests.groupby(known["date"]).sum()
-    dates["estimated"] = _is_guessed(dates) & dates.pop("usual").gt(0)
-    dates["recordings_to_fetch"] = _recordings_to_fetch(dates)
-    dates["bytes_to_store"] = _bytes_to_store(dates["recordings_to_fetch"], history)
+    is_guessed = dates["to_run"] & ~dates["state"].isin(_PULLED)  # the ledger does not know all recordings
+    dates["estimated"] = is_guessed & dates.pop("usual").gt(0)
+    to_fetch = (dates["media"] + dates["download"]).astype("Int64")
+    dates["recordings_to_fetch"] = to_fetch.mask(is_guessed & ~dates["estimated"])  # a weekday without history
+    held, recordings = history["recordings_held"].sum(), dates["recordings_to_fetch"]
+    mean_size = history["bytes_held"].sum() / held if held else math.nan
+    # Null if unknown, but never for no recordings.
+    dates["bytes_to_store"] = (recordings.astype("Float64") * mean_size).mask(recordings.eq(0).fillna(False), 0)
     today = local_day(now, settings.zone)
     dates["days_left"] = [settings.ringcx_retention_days - (today - day).days for day in dates.index]
-    dates["urgency"] = _urgency(dates["days_left"], settings)
+    steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
+    urgency = pd.cut(dates["days_left"], steps, right=False, labels=["probably lost", "urgent", "in time"])
+    dates["urgency"] = urgency.cat.reorder_categories(_IN_ORDER, ordered=True)
     limits = _limits(requests.groupby(known["account_id"]).sum(), settings)
     return Plan(dates.reset_index(), limits, sorted(set(history["date"])), settings)
-
-
-def _is_guessed(dates: pd.DataFrame) -> pd.Series:
-    """Return which dates are still to be pulled: the ledger does not know all their recordings."""
-    return dates["to_run"] & ~dates["state"].isin(_PULLED)
-
-
-def _recordings_to_fetch(dates: pd.DataFrame) -> pd.Series:
-    """Return the number of each date, null for a date to be pulled whose weekday has no history."""
-    recordings = (dates["media"] + dates["download"]).astype("Int64")
-    return recordings.mask(_is_guessed(dates) & ~dates["estimated"])
-
-
-def _bytes_to_store(recordings: pd.Series, history: pd.DataFrame) -> pd.Series:
-    """Return the bytes of these recordings by the mean size of those held; null if unknown, but never for none."""
-    held = history["recordings_held"].sum()
-    mean_size = history["bytes_held"].sum() / held if held else math.nan
-    return (recordings.astype("Float64") * mean_size).mask(recordings.eq(0).fillna(False), 0)
-
-
-def _urgency(days_left: pd.Series, settings: PlanSettings) -> pd.Series:
-    steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
-    labels = pd.cut(days_left, steps, right=False, labels=["probably lost", "urgent", "in time"])
-    return labels.astype(_URGENCY)
 
 
 def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
@@ -138,46 +125,47 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
     """Return a row per date and account, for `days` and the newest pulled dates of each weekday: the `state` of the
     date, and counts of recordings (`pending_media`: links, `pending_download`: the current API's).
     """
-    pull_days = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
+    pull_days = {name: frozenset(ledger.days("report_pulls", name)) for name in REPORTS}
     newest = pd.Series(sorted(frozenset().union(*pull_days.values()), reverse=True), dtype="object")
     recent = newest.groupby([day.weekday() for day in newest]).head(_READ_OF_A_WEEKDAY)
-    days_with_states = frozenset(ledger.recording_days())
+    days_with_states = frozenset(ledger.days("recording_states"))
 
-    def state(day: date, pending: int) -> str:
+    def state(day: date) -> str:
         if now < day_bounds(day, settings.zone)[1]:
             return "not over"
         pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pull_days[name]}
         if not pulls:
             return "never pulled"
-        if unpulled(pulls, day, settings):
-            return "partly pulled"
-        return "pending" if pending else "complete"
+        return "partly pulled" if unpulled(pulls, day, settings) else "complete"
 
-    def rows(day: date) -> list[dict[str, Any]]:
-        tally = ledger.tally(day) if day in days_with_states else ()
-        counts = _counts(tally, settings.ringcx_account_ids)
-        pending = sum(of_account["pending_media"] + of_account["pending_download"] for of_account in counts.values())
-        of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending)}
-        return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
+    def read(day: date) -> tuple[str, pa.Table]:
+        lines = ledger.current([day]) if day in days_with_states else STATE_SCHEMA.empty_table()
+        groups = RecordingsTable.of(lines).lines.group_by(["account_id", "source", "status"])
+        counted = groups.aggregate([("recording_id", "count"), ("size", "sum")])
+        return state(day), counted.append_column("date", pa.repeat(pa.scalar(day), counted.num_rows))
 
-    read = map_in_order(rows, {*days, *recent})
-    return pd.DataFrame([row for _, of_day in read for row in of_day]).sort_values("date")
-
-
-def _counts(tally: Iterable[Tally], accounts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return the `_COUNTS` of these accounts."""
-    counts = {account: dict.fromkeys(_COUNTS, 0) for account in accounts}
-    for line in tally:
-        of_account = counts.get(line.account_id)
-        if of_account is None:
-            continue
-        of_account["recordings_known"] += line.recordings
-        if line.status is Status.archived:
-            of_account["recordings_held"] += line.recordings
-            of_account["bytes_held"] += line.size
-        elif line.status is Status.pending:
-            of_account["pending_download" if line.source == INTERACTIONS else "pending_media"] += line.recordings
+    of_days = dict(map_in_order(read, sorted({*days, *recent})))
+    index = pd.MultiIndex.from_product([of_days, settings.ringcx_account_ids], names=["date", "account_id"])
+    found = _counts(pa.concat_tables(counted for _, counted in of_days.values()))
+    counts = found.reindex(index, fill_value=0).reset_index()
+    counts["weekday"] = [day.weekday() for day in counts["date"]]
+    counts["state"] = [of_days[day][0] for day in counts["date"]]
+    has_pending = counts.groupby("date")[_PENDING].transform("sum").any(axis="columns")
+    counts.loc[has_pending & (counts["state"] == "complete"), "state"] = "pending"
     return counts
+
+
+def _counts(counted: pa.Table) -> pd.DataFrame:
+    """Return the `_COUNTS` of each date and account, from counts by date, account, source and status."""
+    found = counted.to_pandas()
+    is_held, is_pending = found["status"] == Status.archived, found["status"] == Status.pending
+    is_download, recordings = found["source"] == INTERACTIONS, found["recording_id_count"]
+    found["recordings_known"] = recordings
+    found["recordings_held"] = recordings.where(is_held, 0)
+    found["bytes_held"] = found["size_sum"].where(is_held, 0)
+    found["pending_media"] = recordings.where(is_pending & ~is_download, 0)
+    found["pending_download"] = recordings.where(is_pending & is_download, 0)
+    return found.groupby(["date", "account_id"])[_COUNTS].sum().astype("int64")
 
 
 def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
@@ -186,19 +174,15 @@ def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     requests["reports"] = sum(len(PARTS[report]) for report in LEGACY) if settings.uses_reports else 0
     requests["metadata"] = 0
     if settings.uses_interactions:
-        requests["metadata"] = [_windows(day, settings) for day in known["date"]]
+        bounds = [day_bounds(day, settings.zone) for day in known["date"]]  # of 23, 24 or 25 hours
+        window = timedelta(seconds=settings.ringcx_metadata_window)
+        requests["metadata"] = [math.ceil((end - begin) / window) for begin, end in bounds]
     requests["media"] = known["pending_media"]
     requests["download"] = known["pending_download"]
     # With both sources a recording may come either way: the stricter limit is the one planned with.
     to_come = (known["usual"] - known["recordings_known"]).clip(lower=0).mask(known["state"].isin(_PULLED))
     requests["download" if settings.uses_interactions else "media"] += to_come.fillna(0).astype(int)
     return requests.where(known["state"].isin(_TO_RUN), 0)
-
-
-def _windows(day: date, settings: PlanSettings) -> int:
-    """Return how many windows cover a date, which may have 23, 24 or 25 hours."""
-    begin, end = day_bounds(day, settings.zone)
-    return math.ceil((end - begin).total_seconds() / settings.ringcx_metadata_window)
 
 
 def _limits(requests: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:

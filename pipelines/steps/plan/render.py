@@ -18,8 +18,7 @@ _LIMITS = {
     "download": "recordings by id",
 }
 _COMMAND = ".venv/bin/dagster job backfill -w workspace.yaml -j archive_day --from {from} --to {to} --noprompt"
-_BY_COMMAND = "To launch it, run these in order in the project folder, with DAGSTER_HOME set and the daemon running:"
-_IN_UI = "or in the UI: Lineage, Materialize all…, Show all partitions, a range, Launch backfill; then the next range:"
+_TO_LAUNCH = "To launch it, run these in order in the project folder, with DAGSTER_HOME set and the daemon running:\n"
 
 
 def text(plan: Plan) -> str:
@@ -29,20 +28,11 @@ def text(plan: Plan) -> str:
         for table in (_ranges_table(plan), _limits_table(plan))
     ]
     paragraphs.append("\n".join(textwrap.fill(remark, _WIDTH) for remark in _remarks(plan)))
-    backfills = _backfills(plan)
-    if backfills:
-        paragraphs.append(_instructions(_BY_COMMAND, _COMMAND, backfills))
-        paragraphs.append(_instructions(_IN_UI, "[{from}...{to}]", backfills))
+    commands = [f"    {dates['command']}  # {dates['urgency']}" for dates in _backfills(plan)]
+    if commands:
+        paragraphs.append("\n".join([_TO_LAUNCH, *commands]))
     paragraphs.append(textwrap.fill(sentence(plan), _WIDTH))
     return "\n\n".join(paragraphs)
-
-
-def _instructions(how: str, form: str, backfills: list[dict[str, Any]]) -> str:
-    lines = [f"{how}\n"]
-    for dates in backfills:
-        note = "" if dates["urgency"] == "in time" else f"  # {dates['urgency']}"
-        lines.append(f"    {form.format(**dates)}{note}")
-    return "\n".join(lines)
 
 
 def sentence(plan: Plan) -> str:
@@ -78,10 +68,7 @@ def document(plan: Plan, made_at: datetime) -> dict[str, Any]:
         "limits": _records(plan.limits.assign(rates=plan.limits["rates"].map(_rates)).reset_index()),
         "storage": _storage(plan),
         "estimate": {"dates": plan.basis},
-        "backfills": [
-            {name: dates[name] for name in ("from", "to", "urgency")} | {"command": _COMMAND.format(**dates)}
-            for dates in _backfills(plan)
-        ],
+        "backfills": _backfills(plan),
         "dates": _records(plan.dates.drop(columns=names).assign(requests=pd.Series(requests))),
     }
 
@@ -114,9 +101,7 @@ def _amounts(dates: dict[str, Any]) -> tuple[str, str]:
         return "-", "-"
     if dates["unknown"] == dates["count"]:
         return "unknown", "unknown"
-    sign = "~" if dates["estimated"] else ""
-    if dates["unknown"]:
-        sign = ">"
+    sign = ">" if dates["unknown"] else "~" if dates["estimated"] else ""
     recordings = f"{sign}{dates['recordings_to_fetch']:,}"
     if dates["recordings_to_fetch"] and not dates["bytes_to_store"]:
         return recordings, "unknown"
@@ -139,17 +124,13 @@ def _limits_table(plan: Plan) -> pd.DataFrame:
 
 
 def _remarks(plan: Plan) -> list[str]:
-    to_run, total, cost, settings = plan.to_run, plan.totals, _storage(plan), plan.settings
-    known, held = int(to_run["pending"].sum()), int(plan.dates["recordings_held"].sum())
-    unsized = to_run["bytes_to_store"].isna()
-    size = f"about {_gigabytes(total['bytes_to_store'])} GB{' and more' if unsized.any() else ''}"
-    if unsized.all():
-        size = "an unknown number of GB"
-    price = "{once:,.2f} {currency} to upload, {each_month:,.2f} {currency} a month to keep".format(**cost)
+    to_run, total, cost = plan.to_run, plan.totals, _storage(plan)
+    known = int(to_run["pending"].sum())
     estimated = max(0, total["recordings_to_fetch"] - known)
+    about, size = "at least" if to_run["bytes_to_store"].isna().any() else "about", _gigabytes(total["bytes_to_store"])
+    price = "{once:,.2f} {currency} to upload, {each_month:,.2f} {currency} a month to keep".format(**cost)
     remarks = [
-        f"Held already on these dates: {held:,} recordings, {_gigabytes(plan.dates['bytes_held'].sum())} GB.",
-        f"To fetch: {known:,} known, {estimated:,} estimated; {size} to store.",
+        f"To fetch: {known:,} known, {estimated:,} estimated; {about} {size} GB to store.",
         f"At the prices of PLAN_PRICE_*: {price}.",
     ]
     if to_run["estimated"].any():
@@ -161,20 +142,6 @@ def _remarks(plan: Plan) -> list[str]:
         remarks.append(
             f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of the same weekday was fully pulled "
             "yet. Run a week, then plan again: unknown dates add no recordings, GB, download hours or cost to the plan."
-        )
-    if len(urgent := to_run[to_run["urgency"] == "urgent"]):
-        left = int(urgent["days_left"].min())
-        remarks.append(
-            f"Urgent: the source purges {number(len(urgent), 'date')} within "
-            f"{number(settings.ringcx_retention_margin_days, 'day')} (RINGCX_RETENTION_MARGIN_DAYS), starting "
-            f"{'in ' + number(left, 'day') if left else 'today'}: run what is urgent first."
-        )
-        if total["seconds"] > left * 86400:
-            remarks.append("The whole plan takes longer than that: launch the rest only when that is done.")
-    if lost := int((to_run["urgency"] == "probably lost").sum()):
-        remarks.append(
-            f"Probably lost: {number(lost, 'date')} older than the {settings.ringcx_retention_days} days that the "
-            "source keeps recordings (RINGCX_RETENTION_DAYS). The reports may still exist; the recordings may be gone."
         )
     return remarks
 
@@ -192,7 +159,10 @@ def _storage(plan: Plan) -> dict[str, Any]:
 
 def _backfills(plan: Plan) -> list[dict[str, Any]]:
     """Return the backfills to launch, in order: what the source purges soon, the rest, what is probably lost."""
-    return _records(date_ranges(plan.to_run, "urgency"))
+    return [
+        {name: dates[name] for name in ("from", "to", "urgency")} | {"command": _COMMAND.format(**dates)}
+        for dates in _records(date_ranges(plan.to_run, "urgency"))
+    ]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

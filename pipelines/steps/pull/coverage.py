@@ -52,7 +52,7 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
     bounds = day_bounds(day, settings.zone)
     all_pulls = list(chain.from_iterable(pulls.values()))
     lacking = []
-    for account in settings.ringcx_account_ids or sorted(_accounts(all_pulls)) or [""]:
+    for account in settings.ringcx_account_ids or sorted({pull.account_id for pull in all_pulls}) or [""]:
         own = [pull for pull in all_pulls if pull.account_id == account]
         last: dict[str, PullRecord] = {}
         settled: set[str] = set()
@@ -91,8 +91,8 @@ def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
         if report == INTERACTIONS:  # its pulls share windows that were taken before; one pull counts no line twice
             least = max((pull.new + pull.changed for pull in made), default=0)
         else:
-            by_account = [[pull for pull in made if pull.account_id == account] for account in _accounts(made)]
-            least = sum(map(_least_lines, by_account))
+            accounts = {pull.account_id for pull in made}
+            least = sum(_least_lines(pull for pull in made if pull.account_id == account) for account in accounts)
         there = sum(rows.num_rows for rows in ledger.iter_rows(report, day, columns=["row_key"])) if least else 0
         if there < least:
             raise LedgerDamaged(
@@ -115,10 +115,6 @@ def _least_lines(pulls: Iterable[PullRecord]) -> int:
         least += pull.new + pull.changed
         rows = max(rows, found + pull.new)
     return least
-
-
-def _accounts(pulls: Iterable[PullRecord]) -> set[str]:
-    return {pull.account_id for pull in pulls}
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:

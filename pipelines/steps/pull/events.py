@@ -1,7 +1,7 @@
 """The step that turns stored End Call Events into rows of their date.
 
-Reading is idempotent: an event that was read before gives the same row, which is not appended again. How far each file
-was read is recorded after its rows, and only saves reading. `link/extract_links.py` reads the links in rows.
+Reading is idempotent: an event that was read before gives the same row, which is not appended again. Which files were
+read is recorded after their rows, and only saves reading. `link/extract_links.py` reads the links in rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import date, datetime
 from functools import lru_cache
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.events.event import call_start, field
-from pipelines.events.files import Events, Frames, StoredFile, day_folder, malformed_folder, read_frames
+from pipelines.events.files import Events, day_folder, malformed_folder, read_frames
 from pipelines.ledger.schema import values
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import COLUMNS, canonical_names, fold
@@ -36,92 +36,69 @@ _IDENTITY = ("row_key", "row_hash")
 _FOREIGN = "end_call_events_foreign"
 
 
-class EventsTaken(NamedTuple):
-    """The result of reading the stored events of a date: `new` events by account id, and counts.
-
-    `events_known`: repeated by the source, or read before. `events_of_other_accounts`: of accounts that are not
-    archived. `start_disagrees`: `call_start` and UII give different times. `damaged_lines`: lines that cannot be read,
-    or are not events. `malformed_requests`: requests of that UTC day that were not events.
-    """
-
-    new: Counter[str]
-    counts: Counter[str]
-
-
 def take_events(
     ledger: Ledger, stored: Events, day: date, *, accounts: Collection[str], zone: ZoneInfo, now: datetime, run_id: str
-) -> EventsTaken:
-    """Append those events of `day` that the ledger lacks, or raise EventsUnavailable. `zone`: of `call_start`."""
+) -> tuple[Counter[str], Counter[str]]:
+    """Append those events of `day` that the ledger lacks, or raise EventsUnavailable. `zone`: of `call_start`.
+
+    Return the number of new events by account id, and counts. `events_known`: repeated by the source, or read before.
+    `malformed_requests`: requests of that UTC day that were not events.
+    """
     # Events of other accounts are left in their files, which are read again once the accounts are others.
     whose = f"?{','.join(sorted(accounts))}"
-    read_to = {name.removesuffix(whose): end for name, end in ledger.event_reads(day).items() if name.endswith(whose)}
-    unread = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
+    read_to = ledger.event_reads(day)
+    unread = {name: size for name, size in stored.files(day_folder(day)).items() if size > read_to.get(name + whose, 0)}
     counts = Counter(files_read=len(unread))
-    events, reached = _new_events(stored, unread, read_to, zone, counts)
-    for _, frames in _read(stored, stored.files(malformed_folder(day)), {}):
-        counts["malformed_requests"] += len(frames.records)
+    events, damaged = _events_of(stored, unread, zone, counts)
+    for _, (records, _) in _read(stored, stored.files(malformed_folder(day))):
+        counts["malformed_requests"] += len(records)
     own = sorted((event for event in events if event.account in accounts), key=attrgetter("account", "received_at"))
-    appender = _EventAppender(ledger, day, now, run_id)
-    for account, events_of_account in groupby(own, attrgetter("account")):
-        appender.append(account, _rows(account, list(events_of_account)))
     counts.update(
         events_read=len(events),
         events_of_other_accounts=len(events) - len(own),
-        events_known=len(own) - appender.counts["events_new"] - appender.counts["events_changed"],
         start_disagrees=sum(event.disagrees for event in events),
     )
+    versions = set(_identities(ledger.all_rows(EVENTS, day, columns=_IDENTITY)))
+    keys = {key for key, _ in versions}
+    new_by_account = Counter[str]()
+
+    def append(account: str, rows: pa.Table) -> None:
+        """Append rows but for the versions that the date has: an old one that comes again changes nothing."""
+        fresh = rows.filter(pa.array([version not in versions for version in _identities(rows)], pa.bool_()))
+        ledger.append_rows(EVENTS, day, fresh, account_id=account, pulled_at=now, run_id=run_id)
+        versions.update(_identities(fresh))
+        new = set(fresh["row_key"].to_pylist()) - keys
+        keys.update(new)
+        new_by_account[account] += len(new)
+        with_link = fresh.num_rows - fresh["recording_url"].null_count
+        counts.update(events_new=len(new), events_changed=fresh.num_rows - len(new), events_with_link=with_link)
+
+    for account, of_account in groupby(own, attrgetter("account")):
+        append(account, _rows(account, list(of_account)))
+    counts["events_known"] = len(own) - counts["events_new"] - counts["events_changed"]
     for account, rows in _kept_aside(ledger, day, accounts):
-        appender.append(account, rows)
-    counts.update(appender.counts)
-    ends = {f"{name}{whose}": end for name, end in reached.items()}
+        append(account, rows)
+    # A damaged file is read by every run, so that the damage stays visible until somebody looks.
+    ends = {name + whose: size for name, size in unread.items() if name not in damaged}
     ledger.append_event_reads(day, ends, run_id=run_id, read_at=now)
-    return EventsTaken(appender.new_by_account, counts)
+    return new_by_account, counts
 
 
-def _new_events(
-    stored: Events, unread: Sequence[StoredFile], read_to: Mapping[str, int], zone: ZoneInfo, counts: Counter[str]
-) -> tuple[list[_Event], dict[str, int]]:
-    """Return the events, and how far each file is read now; count the lines that are damaged or are not events."""
+def _events_of(
+    stored: Events, names: Iterable[str], zone: ZoneInfo, counts: Counter[str]
+) -> tuple[list[_Event], set[str]]:
+    """Return the events in these files, and the files that are damaged; count the lines that are not events."""
     events: list[_Event] = []
-    reached: dict[str, int] = {}
-    for file, frames in _read(stored, unread, read_to):
-        records = [record for record in frames.records if _is_event(record)]
-        foreign = len(frames.records) - len(records)
-        if foreign:
-            _log.warning(
-                "The file %s of the stored events holds lines that no receiver wrote; they are left out", file.name
-            )
-        counts["damaged_lines"] += frames.damaged + foreign
-        events += [_Event.of(record, zone) for record in records]
-        if frames.settled:
-            reached[file.name] = read_to.get(file.name, 0) + frames.settled
-    return events, reached
-
-
-class _EventAppender:
-    """Appends rows to a date, except the versions that it has: an old one that comes again changes nothing."""
-
-    def __init__(self, ledger: Ledger, day: date, now: datetime, run_id: str) -> None:
-        self.new_by_account = Counter[str]()
-        self.counts = Counter[str]()
-        self._ledger = ledger
-        self._day = day
-        self._now = now
-        self._run_id = run_id
-        self._known = set(_identities(ledger.all_rows(EVENTS, day, columns=list(_IDENTITY))))
-        self._known_keys: set[str | None] = {key for key, _ in self._known}
-
-    def append(self, account: str, rows: pa.Table) -> None:
-        is_new = [version not in self._known for version in _identities(rows)]
-        kept = rows.filter(pa.array(is_new, pa.bool_()))
-        self._ledger.append_rows(EVENTS, self._day, kept, account_id=account, pulled_at=self._now, run_id=self._run_id)
-        new_keys = set(kept["row_key"].to_pylist()) - self._known_keys
-        self._known.update(_identities(kept))
-        self._known_keys |= new_keys
-        self.new_by_account[account] += len(new_keys)
-        self.counts["events_new"] += len(new_keys)
-        self.counts["events_changed"] += kept.num_rows - len(new_keys)
-        self.counts["events_with_link"] += kept.num_rows - kept["recording_url"].null_count
+    damaged: set[str] = set()
+    for name, (records, altered) in _read(stored, names):
+        own = [record for record in records if _is_event(record)]
+        if len(own) < len(records):
+            _log.warning("The file %s of the stored events holds lines that no receiver wrote; they are left out", name)
+        if altered:
+            damaged.add(name)
+        counts["damaged_lines"] += altered + len(records) - len(own)
+        events += [_Event.of(record, zone) for record in own]
+    return events, damaged
 
 
 def _kept_aside(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple[str, pa.Table]]:
@@ -165,15 +142,9 @@ def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(canonical_names(EVENTS, ["uii" if fold(name) == "callid" else name for name in given]))
 
 
-def _read(
-    stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]
-) -> Iterator[tuple[StoredFile, Frames]]:
-    def frames(file: StoredFile) -> Frames:
-        start = read_to.get(file.name, 0)
-        # Not past the listed length: what is appended meanwhile is left to the next run, which lists a longer file.
-        return read_frames(stored.read(file.name, start)[: file.size - start])
-
-    return map_in_order(frames, files)
+def _read(stored: Events, names: Iterable[str]) -> Iterator[tuple[str, tuple[list[Mapping[str, Any]], int]]]:
+    """Yield the name of each file with its records and its number of altered lines."""
+    return map_in_order(lambda name: read_frames(stored.read(name)), names)
 
 
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
@@ -202,9 +173,8 @@ def _text_column(texts: Iterable[str | None]) -> pa.Array[Any]:
     return pa.array(texts, pa.string())
 
 
-def _identities(rows: pa.Table) -> Iterator[tuple[str, str]]:
-    columns: list[list[Any]] = [rows[name].to_pylist() for name in _IDENTITY]
-    return zip(*columns, strict=True)
+def _identities(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(rows[name].to_pylist() for name in _IDENTITY), strict=True)
 
 
 def seconds_to_archive(ledger: Ledger, days: Iterable[date], archived: pa.Table) -> pd.Series[float]:

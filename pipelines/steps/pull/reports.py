@@ -5,7 +5,6 @@ All responses for an account are parsed before any row is written: a report that
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 
@@ -38,22 +37,12 @@ PARTS: Mapping[ReportName, tuple[Direction | None, ...]] = {
 }
 
 
-class DayNotOver(ExpectedError):  # noqa: N818 - nobody's error: the day has hardly begun
-    """A report cannot cover any part of the date yet."""
-
-
-class PullFailed(ExpectedError):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
-    """The report of some accounts could not be pulled; the rows of the others are kept."""
-
-
-def settled_period(
-    bounds: tuple[datetime, datetime], now: datetime, day: date, settling: timedelta = SETTLING
-) -> Period:
-    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`, or raise DayNotOver."""
+def settled_period(bounds: tuple[datetime, datetime], now: datetime, day: date, settling: timedelta) -> Period:
+    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`, or raise ExpectedError."""
     start, end = bounds
     settled = (now - settling).replace(microsecond=0)
     if settled <= start:
-        raise DayNotOver(
+        raise ExpectedError(
             f"No report of {day} can be requested before {start + settling:%Y-%m-%d %H:%M} UTC: RingCX reports cover "
             f"periods that ended at least {settling // timedelta(minutes=1)} minutes ago. Run this date again then."
         )
@@ -63,7 +52,7 @@ def settled_period(
 def pull_each(
     report: ReportName, day: date, account_ids: Sequence[str], pull: Callable[[str], PullRecord]
 ) -> list[PullRecord]:
-    """Pull the report of each account. Raise PullFailed at the end if some failed; the rows of the others are kept."""
+    """Pull the report of each account; raise ExpectedError at the end if some failed. The other rows are kept."""
     pulls: list[PullRecord] = []
     failures: list[str] = []
     for account_id in account_ids:
@@ -73,7 +62,7 @@ def pull_each(
             failures.append(f"Account {account_id}: {error}")
     if failures:
         accounts = number(len(failures), "account")
-        raise PullFailed(f"{report} of {day} could not be pulled for {accounts}. {' '.join(failures)}")
+        raise ExpectedError(f"{report} of {day} could not be pulled for {accounts}. {' '.join(failures)}")
     return pulls
 
 
@@ -103,67 +92,53 @@ def is_of_another_time(rows: pa.Table, period: Period) -> bool:
     return outside > inside
 
 
-@dataclass(frozen=True, slots=True)
-class ReportPull:
-    """A pull of one report of one date."""
-
-    report: ReportName
-    day: date
-    period: Period
-    source: ReportSource
-    ledger: Ledger
-    run_id: str
-    clock: Callable[[], datetime]
-    log: logging.Logger
-
-    def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
-        """Pull the report of each account and append its new and changed rows; raise the errors of `pull_each`."""
-        return pull_each(self.report, self.day, account_ids, self._account)
-
-    def _account(self, account_id: str) -> PullRecord:
-        pulled_at = self.clock()
-        # Before the pull, so that the memory for reading the ledger's rows does not add to that of the pulled rows.
-        stored = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
-        requests = [partial(self.source.pull, account_id, self.period, part) for part in PARTS[self.report]]
-        answers = [whole_answer(request, self.log) for request in requests]
-        elsewhere = sum(answer.rows.num_rows for answer in answers if is_of_another_time(answer.rows, self.period))
-        skipped = sum(lines_skipped(answer.rows) for answer in answers)
-        size, sha256 = sum(answer.size for answer in answers), "+".join(answer.sha256 for answer in answers)
-        table = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
-        rows = with_row_identity(self.report, table, account_id)
-        del answers, table  # as much memory as the rows
-        difference = diff_rows(rows, stored)
-        self.ledger.append_rows(
-            self.report, self.day, difference.fresh, account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
-        )
-        record = PullRecord(
-            report=self.report,
-            day=self.day,
-            account_id=account_id,
-            period_start=self.period.start,
-            period_end=self.period.end,
-            pulled_at=pulled_at,
-            run_id=self.run_id,
-            size=size,
-            sha256=sha256,
-            rows=rows.num_rows,
-            new=difference.new,
-            changed=difference.changed,
-            unchanged=difference.unchanged,
-            vanished=difference.vanished,
-            with_link=rows.num_rows - rows[LINK_COLUMN[self.report]].null_count,
-            lines_skipped=skipped,
-            of_another_time=elsewhere,
-        )
-        self.ledger.append_pull(record)
-        if elsewhere:
-            self.log.warning(
-                "account %s: a response had the calls of another time, in %s", account_id, number(elsewhere, "row")
-            )
-        self.log.info(
-            "account %s: %s, %d new, %d changed, %d unchanged, %d vanished, %d with a link",
-            *(account_id, number(record.rows, "row")),
-            *(record.new, record.changed, record.unchanged, record.vanished),
-            record.with_link,
-        )
-        return record
+def pull_report(
+    account_id: str,
+    *,
+    report: ReportName,
+    day: date,
+    period: Period,
+    source: ReportSource,
+    ledger: Ledger,
+    run_id: str,
+    clock: Callable[[], datetime],
+    log: logging.Logger,
+) -> PullRecord:
+    """Pull the report of one date and account, and append its new and changed rows."""
+    pulled_at = clock()
+    # Before the pull, so that the memory for reading the ledger's rows does not add to that of the pulled rows.
+    stored = ledger.latest_rows(report, day, columns=["row_key", "row_hash"], account_id=account_id)
+    requests = [partial(source.pull, account_id, period, part) for part in PARTS[report]]
+    answers = [whole_answer(request, log) for request in requests]
+    elsewhere = sum(answer.rows.num_rows for answer in answers if is_of_another_time(answer.rows, period))
+    skipped = sum(lines_skipped(answer.rows) for answer in answers)
+    size, sha256 = sum(answer.size for answer in answers), "+".join(answer.sha256 for answer in answers)
+    table = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
+    rows = with_row_identity(report, table, account_id)
+    del answers, table  # as much memory as the rows
+    fresh, counts = diff_rows(rows, stored)
+    ledger.append_rows(report, day, fresh, account_id=account_id, pulled_at=pulled_at, run_id=run_id)
+    record = PullRecord(
+        report=report,
+        day=day,
+        account_id=account_id,
+        period_start=period.start,
+        period_end=period.end,
+        pulled_at=pulled_at,
+        run_id=run_id,
+        size=size,
+        sha256=sha256,
+        with_link=rows.num_rows - rows[LINK_COLUMN[report]].null_count,
+        lines_skipped=skipped,
+        of_another_time=elsewhere,
+        **counts,
+    )
+    ledger.append_pull(record)
+    if elsewhere:
+        log.warning("account %s: a response had the calls of another time, in %s", account_id, number(elsewhere, "row"))
+    log.info(
+        "account %s: %s, %d new, %d changed, %d unchanged, %d vanished, %d with a link",
+        *(account_id, number(record.rows, "row"), record.new, record.changed),
+        *(record.unchanged, record.vanished, record.with_link),
+    )
+    return record

@@ -13,14 +13,16 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import InteractionSource, Period
 from pipelines.ringcx.reports.times import parse_moment
-from pipelines.steps.link.rows import INTERACTIONS, ROWS, is_flag_unknown, links_of
+from pipelines.steps.link.rows import INTERACTIONS, is_flag_unknown, links_of, needed_columns
 from pipelines.steps.pull.coverage import SETTLED, covers
 from pipelines.steps.pull.reports import whole_answer
 from pipelines.wording import number
@@ -52,10 +54,8 @@ def windows(period: Period, seconds: int) -> Iterator[Period]:
 
 
 def is_fresh(pull: PullRecord, now: datetime) -> bool:
-    """Return whether a window of an unfinished pull need not be requested again at `now`.
-
-    The older a window, the less its rows change: it stays valid for as long as it had been over when it was pulled,
-    but at least an hour and at most half a day. Rows pulled before they had settled are no longer valid once they have.
+    """Return whether a window of an unfinished pull need not be requested again at `now` (docs/migration.md). Rows
+    pulled before they had settled are no longer valid once they have.
     """
     age = pull.pulled_at - pull.period_end
     if age < SETTLED <= now - pull.period_end:
@@ -100,14 +100,9 @@ class WindowedPull:
     clock: Callable[[], datetime]
     log: logging.Logger
     afresh: bool = False
-    _counted: set[str] = field(default_factory=set, init=False)  # row keys
     _sizes: list[int] = field(default_factory=list, init=False)  # rows of each window's answer
     _cap: int | None = field(default=None, init=False)  # the smallest number of rows that was proven to be a cap
-
-    def __post_init__(self) -> None:
-        columns = ["row_key", "row_hash", "segment_end_time_ms"]
-        rows = self.ledger.latest_rows(INTERACTIONS, self.day, columns=columns, account_id=self.account_id)
-        self._stored = _versions(rows)  # read once, and kept up to date from window to window
+    _stored: pa.Table | None = field(default=None, init=False)  # `_versions` of the ledger's rows: read once
 
     def run(self) -> PullRecord:
         """Pull the windows, append their new and changed rows, and return one record for all."""
@@ -131,9 +126,13 @@ class WindowedPull:
         for index, record in enumerate(records):
             if self._is_near_the_cap(record.largest_window or record.rows) and not record.cap_suspected:
                 try:
-                    records[index] = self._take(Period(record.period_start, record.period_end), record)
+                    again = self._take(Period(record.period_start, record.period_end))
                 except ReportInvalid as error:
                     errors.append(error)
+                else:
+                    new, changed = record.new + again.new, record.changed + again.changed
+                    unchanged = again.rows - new - changed
+                    records[index] = replace(again, new=new, changed=changed, unchanged=unchanged)
         if errors:
             self.log.warning(
                 "account %s: windows pulled: %d, not pulled: %d", self.account_id, len(records), len(errors)
@@ -150,30 +149,24 @@ class WindowedPull:
 
     def _taken_before(self) -> list[PullRecord]:
         """Return the windows that were pulled since the period was last complete."""
+        whole, taken = (
+            [pull for pull in self.ledger.pulls(report, self.day) if pull.account_id == self.account_id]
+            for report in (INTERACTIONS, TRACES)
+        )
         period = (self.period.start, self.period.end)
-        whole = [pull.pulled_at for pull in self._own_pulls(INTERACTIONS) if covers(pull, period)]
-        taken = self._own_pulls(TRACES)
-        return [pull for pull in taken if pull.pulled_at > max(whole)] if whole else taken
+        last = max((pull.pulled_at for pull in whole if covers(pull, period)), default=None)
+        return [pull for pull in taken if last is None or pull.pulled_at > last]
 
-    def _own_pulls(self, report: str) -> list[PullRecord]:
-        pulls = self.ledger.pulls(report, self.day)
-        return [pull for pull in pulls if pull.account_id == self.account_id]
-
-    def _take(self, window: Period, before: PullRecord | None = None) -> PullRecord:
-        """Pull a whole window. `before`: its record from when it did not look capped yet."""
+    def _take(self, window: Period) -> PullRecord:
+        """Pull a whole window."""
         pulled_at = self.clock()
-        answers: list[_Answer] = []
-        counts: dict[str, int] = {}
+        answers = [self._request(window)]
         try:
-            answers.append(self._request(window))
             is_capped = self._looks_capped(answers[0]) and self._prove_whole(answers[0], answers)
             self._sizes.append(answers[0].rows.num_rows)
         finally:  # what was given is kept, also of a window that cannot be proven whole
-            if answers:
-                rows = _joined(answers)
-                counts = self._append(rows, window, pulled_at)
-        for name in ("rows", "new", "changed", "unchanged") if before else ():
-            counts[name] += getattr(before, name)
+            rows = _joined(answers)
+            counts = self._append(rows, window, pulled_at)
         with_link, unknown = _flags(rows, self.account_id)
         record = PullRecord(
             report=TRACES,
@@ -199,26 +192,22 @@ class WindowedPull:
         return record
 
     def _append(self, rows: pa.Table, window: Period, pulled_at: datetime) -> dict[str, int]:
-        """Append new and changed rows; return counts. A row at the border of two windows counts once."""
-        versions = _versions(rows)
-        stored = [self._stored.get(key, (None, None))[0] for key in versions]
-        is_fresh = [before != row_hash for before, (row_hash, _) in zip(stored, versions.values(), strict=True)]
-        fresh = rows.filter(pa.array(is_fresh, pa.bool_()))
+        """Append new and changed rows; return counts."""
+        columns = ["row_key", "row_hash", "segment_end_time_ms"]
+        if self._stored is None:
+            held = self.ledger.latest_rows(INTERACTIONS, self.day, columns=columns, account_id=self.account_id)
+            self._stored = _versions(held)
+        stored, ended_at = self._stored, self._stored["ended_at"]
+        begun, ended = pc.greater_equal(ended_at, pa.scalar(window.start)), pc.less(ended_at, pa.scalar(window.end))
+        # The rows of other windows have not vanished.
+        compared = pc.or_kleene(pc.is_in(stored["row_key"], value_set=rows["row_key"]), pc.and_(begun, ended))
+        fresh, counts = diff_rows(rows, stored.filter(compared))
         self.ledger.append_rows(
             INTERACTIONS, self.day, fresh, account_id=self.account_id, pulled_at=pulled_at, run_id=self.run_id
         )
-        new, again = stored.count(None), len(versions.keys() & self._counted)
-        ends = (end for key, (_, end) in self._stored.items() if key not in versions)
-        vanished = sum(end is not None and window.start <= end < window.end for end in ends)
-        self._stored |= versions
-        self._counted |= versions.keys()
-        return {
-            "rows": len(versions) - again,
-            "new": new,
-            "changed": sum(is_fresh) - new,
-            "unchanged": len(versions) - sum(is_fresh) - again,
-            "vanished": vanished,
-        }
+        is_replaced = pc.is_in(stored["row_key"], value_set=fresh["row_key"])
+        self._stored = pa.concat_tables([stored.filter(pc.invert(is_replaced)), _versions(fresh)])
+        return counts
 
     def _is_near_the_cap(self, rows: int) -> bool:
         return self._cap is not None and rows >= self._cap * _NEAR_THE_CAP
@@ -290,17 +279,11 @@ class WindowedPull:
         self.log.warning("account %s, window from %s: %s", self.account_id, window.start.isoformat(), sentence)
 
 
-def _versions(rows: pa.Table) -> dict[str, tuple[str, datetime | None]]:
-    """Return the hash of each row and the end of its segment, by `row_key`."""
-    columns: list[list[Any]] = [rows[name].to_pylist() for name in ("row_key", "row_hash", "segment_end_time_ms")]
-    return {key: (row_hash, parse_moment(ended)) for key, row_hash, ended in zip(*columns, strict=True)}
-
-
 def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     """Return when the rows' segments ended, sorted; times days away from the window are errors in the rows. Raise
     WrongWindow if a segment ended outside the window.
     """
-    times = (end for _, end in _versions(rows).values())
+    times = map(parse_moment, rows["segment_end_time_ms"].to_pylist())
     ends = sorted(end for end in times if end and abs(end - window.start) <= _PLAUSIBLE)
     outside = [end for end in ends if not window.start - _TOLERANCE <= end <= window.end + _TOLERANCE]
     if not outside:
@@ -314,6 +297,13 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     )
 
 
+def _versions(rows: pa.Table) -> pa.Table:
+    """Return the `row_key` and `row_hash` of rows, and `ended_at`: when their segments ended, null if unknown."""
+    ends = pa.array(map(parse_moment, rows["segment_end_time_ms"].to_pylist()), pa.timestamp("us", tz="UTC"))
+    versions: dict[str, Any] = {"row_key": rows["row_key"], "row_hash": rows["row_hash"], "ended_at": ends}
+    return pa.table(versions)
+
+
 def _joined(answers: Sequence[_Answer]) -> pa.Table:
     """Return the rows of all answers; of a row that was returned twice, the last version."""
     rows = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
@@ -323,9 +313,7 @@ def _joined(answers: Sequence[_Answer]) -> pa.Table:
 
 def _flags(rows: pa.Table, account_id: str) -> tuple[int, int]:
     """Count the rows that name a recording, and those whose `hasRecording` is neither yes nor no."""
-    names = [name for name in ROWS[INTERACTIONS].needed if name != "account_id"]
-    with_link = unknown = 0
-    for row in rows.select(names).to_pylist():
-        with_link += any(True for _ in links_of(INTERACTIONS, row | {"account_id": account_id}))
-        unknown += is_flag_unknown(row)
-    return with_link, unknown
+    names = [name for name in needed_columns(INTERACTIONS) if name != "account_id"]
+    listed = [row | {"account_id": account_id} for row in rows.select(names).to_pylist()]
+    with_link = sum(any(True for _ in links_of(INTERACTIONS, row)) for row in listed)
+    return with_link, sum(map(is_flag_unknown, listed))

@@ -213,7 +213,7 @@ def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[Reco
     missing = set(ids)
     found: dict[str, RecordingState] = {}
     damaged = ""
-    newest_first = reversed(ledger.recording_days())
+    newest_first = reversed(ledger.days("recording_states"))
     for _, states in map_readable(lambda day: states_by_id(ledger.current([day], missing)), newest_first):
         if isinstance(states, LedgerDamaged):
             damaged = f" Not all of it could be read: {states}"

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.keys import access_prefix, catalog_key, manifest_key
+from pipelines.archive.keys import access_prefix, manifest_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, manifest_numbers
 from pipelines.archive.proof.seal import Sealed, catalog_table, seal
@@ -43,23 +43,19 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class SealedDay:
-    """A date's manifest, the key of its part of the catalog, and the recordings that both list.
-
-    `outdated`: another run wrote to the date in every round, so the manifest may lack the last lines of that run.
-    """
+    """A date's manifest, and the recordings that it lists."""
 
     manifest: Sealed
-    catalog: str
     recordings: RecordingsTable
     verdict: DateVerdict
-    outdated: bool
 
 
 def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: Signer | None = None) -> SealedDay:
     """Seal what the ledger knows about the recordings dated `day`; unchanged content makes no new manifest.
 
     A run of another date may append to this date and seal it too. Each run seals after it has appended, and seals again
-    if it then finds new parts, so that the last run to seal has read what the others appended.
+    if it then finds new parts, so that the last run to seal has read what the others appended. If another run writes in
+    every round, that run's own sealing has its last lines.
 
     With a `signer`, the manifest is signed, even if an earlier run left it unsigned. Manifests and ledger parts that no
     attestation names yet are attested.
@@ -94,8 +90,7 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
     _attest(ledger, bucket, day, sealed_names, now=now)
-    catalog_at, outdated = catalog_key(bucket.prefix, day), names != sealed_names
-    return SealedDay(manifest, catalog_at, known, verdict, outdated=outdated)
+    return SealedDay(manifest, known, verdict)
 
 
 def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:

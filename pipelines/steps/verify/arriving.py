@@ -53,19 +53,10 @@ class Arriving:
     @property
     def sealed_just_now(self) -> bool:
         """Whether the run that sealed the latest manifest may not have attested and signed it yet."""
-        return self.chain.latest is not None and self.is_young(sealed_at(self.chain.latest.document.get("sealed_at")))
+        return self.chain.latest is not None and self.is_young(self.chain.latest.sealed_at)
 
 
 def awaited_keys(prefix: str, lines: pa.Table) -> set[str]:
     """Return the keys under which a run may store recordings that the ledger (STATE_SCHEMA) has not as archived."""
     rest = states_from(lines.filter(pc.not_equal(lines["status"], pa.scalar(str(Status.archived)))))
     return {key for state in rest for key in possible_keys(prefix, WorkItem(state, plain_key(prefix, state)))}
-
-
-def sealed_at(text: object) -> datetime | None:
-    """Return the time that a manifest gives, or None for any other value, as in a forged manifest."""
-    try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None

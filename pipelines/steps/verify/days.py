@@ -4,6 +4,7 @@ some chosen at random for the restore drill.
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -12,17 +13,16 @@ from functools import partial
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
-from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of
-from pipelines.ledger.parts import written_at
+from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.seal.seal_day import MANIFESTS, Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
-from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
+from pipelines.steps.verify.ledger_parts import read_ledger
 from pipelines.steps.verify.manifests import Evidence, check_catalog, check_manifests, check_next_day, compare
 from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects
 from pipelines.steps.verify.report import DayResult, Discrepancy
@@ -33,8 +33,6 @@ _DATES = 20  # the recordings of a drill come from so many dates, or from more w
 _MOST_DATES = 100
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
-_STATES = "recording_states"
-_CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 Progress = Callable[[date, int, int], None]
 """A function that takes a date, how many of its recordings were verified, and how many there are."""
 TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
@@ -87,19 +85,12 @@ def sealed_dates(bucket: Bucket) -> list[date]:
 
 
 def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
-    """Verify some of `days`, reading ARCHIVE_DRILL_RECORDINGS recordings in all, or ARCHIVE_DRILL_SHARE of all of them.
+    """Verify some of `days`, reading ARCHIVE_DRILL_RECORDINGS recordings in all.
 
-    A small sample every day reaches everything in time, and finds a fault of many recordings on the first day. A share
-    is drawn from the dates and from each date's recordings alike: 0.01 is a tenth of a tenth.
+    A small sample every day reaches everything in time, and finds a fault of many recordings on the first day.
     """
-    share, left = archive.settings.archive_drill_share, archive.settings.archive_drill_recordings
-    order = sorted(days)
+    left, order = archive.settings.archive_drill_recordings, sorted(days)
     random.Random(seed).shuffle(order)  # noqa: S311 - a sample, printed with its seed
-    if share is not None:
-        root = math.sqrt(share)
-        for day in sorted(order[: max(1, round(root * len(order)))]):
-            yield from verify_days(archive, day, day, Reading(root, None, seed), add=add)
-        return
     for done, day in enumerate(order[:_MOST_DATES]):
         if left <= 0:
             return
@@ -123,11 +114,10 @@ class _Day:
         self.chain = self.read_chain(day, self._keep, archive.verifier)
 
     def flag(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:
-        """Report a discrepancy, or what is arriving; report a problem with a manifest only once."""
-        if kind.startswith(_CHAIN_KINDS):
-            if (kind, subject) in self._flagged:
-                return
-            self._flagged.add((kind, subject))
+        """Report a discrepancy, or what is arriving, but the same one only once."""
+        if (kind, subject) in self._flagged:
+            return
+        self._flagged.add((kind, subject))
         if arriving:
             self.result.arriving += 1
             sentence += f". A run seems to be under way: verify again after {self._now + WINDOW:%H:%M} UTC"
@@ -214,20 +204,16 @@ class _Day:
             self.result.manifest_sha256 = latest.sha256
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
-        totals, result = evidence.totals(), self.result
+        counts, result = Counter(entry.status for entry in evidence.expected.values()), self.result
         result.objects = len(evidence.objects)
-        result.held, result.pending = totals["archived"], totals["pending"]
-        result.lost = totals["found"] - result.held - result.pending
+        result.held, result.pending = counts[Status.archived], counts[Status.pending]
+        result.lost = counts.total() - result.held - result.pending
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
         pulls: Pulls = {}
         try:
             pulls = evidence.pulls = pulls_of(archive.ledger, day)
         except LedgerDamaged as error:
             self.flag("ledger_part_altered", f"pulls of {day}", capitalized(error))
-        else:
-            # Recordings dated before the first date with runs were found by the pull of another date.
-            if day >= archive.settings.archive_start_date or any(pulls.values()):
-                check_pulls(arriving, pulls, archive.settings, self.flag)
         if not arriving.chain.numbers and (evidence.expected or any(pulls.values())):
             self.flag(
                 "never_sealed",
@@ -240,18 +226,20 @@ class _Day:
     def _judge(self, evidence: Evidence) -> None:
         """Judge the date, and compare the latest manifest with that verdict and with the ledger."""
         archive, result, latest = self._archive, self.result, evidence.arriving.chain.latest
-        try:
-            found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
-        except StorageUnavailable as error:
-            self._unreadable(error)
-        else:
-            result.verdict, result.reason = found.verdict, found.sentence
-            result.found = None if found.verdict is Verdict.unknown else len(evidence.expected)
-            result.accepted_losses = len(found.accepted)
-            result.accepted_elsewhere = {
-                key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
-            }
-            evidence.verdict = None if found.damage else found  # damage was reported where the part was read
+        found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
+        result.verdict, result.reason = found.verdict, found.sentence
+        result.found = None if found.verdict is Verdict.unknown else len(evidence.expected)
+        result.accepted_losses = len(found.accepted)
+        result.accepted_elsewhere = {
+            key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
+        }
+        evidence.verdict = None if found.damage else found  # damage was reported where the part was read
+        # Recordings dated before the first date with runs were found by the pull of another date.
+        if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
+            for gap in found.not_pulled:
+                kind = "partly_pulled" if gap.to else "never_pulled"
+                whose = f"{gap.report} of account {gap.account_id}"
+                self.flag(kind, whose, f"{gap}; run {self.day}", arriving=evidence.arriving.under_way)
         if latest is None or evidence.pulls is None:
             return
         compare(evidence, latest, evidence.pulls, self.flag)
@@ -261,20 +249,14 @@ class _Day:
             return
         sealed, judged = latest.document["totals"].get("verdict"), own.apart_from_the_clock
         if sealed is not None and sealed != judged:
-            is_arriving = evidence.arriving.under_way or any(map(self._is_written_to, set(own.recordings["date"])))
+            written_now = (own.recordings["written_at"] - self._now).abs() <= WINDOW  # perhaps under another date
             self.flag(
                 "verdict_differs",
                 latest.key,
                 f"{latest.key} says that {self.day} is {sealed}, but the ledger says {judged}; run the date again, or "
                 "find out which of the two was altered",
-                arriving=is_arriving,
+                arriving=evidence.arriving.under_way or bool(written_now.any()),
             )
-
-    def _is_written_to(self, day: date) -> bool:
-        """Return whether a run has just written states of a date, and has not sealed the date yet."""
-        attested, _ = read_attestations(self._archive.bucket, _STATES, day)
-        fresh = set(self._archive.ledger.parts.names(day)[_STATES]) - attested.keys()
-        return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
 
     def _unreadable(self, error: Exception) -> None:
         self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {capitalized(error)}")

@@ -8,17 +8,16 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket, Listed
-from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import catalog_key, manifest_key, signature_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.archive.proof.chain import Chain
-from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
+from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document, manifest_numbers
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import DateVerdict
 from pipelines.steps.pull.coverage import Pulls
 from pipelines.steps.seal.seal_day import MANIFESTS, accepted_on, entries_of, rows_pulled
-from pipelines.steps.verify.arriving import Arriving, sealed_at
+from pipelines.steps.verify.arriving import Arriving
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
 
@@ -26,22 +25,21 @@ from pipelines.wording import number
 @dataclass(slots=True)
 class Evidence:
     """The facts about a date's recordings in manifest, ledger and bucket, by recording id: about 1.5 kB a recording.
-    `changed_at` is the time of the ledger's line, even of an id that is now another recording's name.
+    `sealed`: the sealed content; None without a good manifest. `pulls`: the newest pull of each report and account;
+    None if the ledger could not be read. `verdict`: the verdict of the date; None if the ledger or the bucket could not
+    be read. `changed_at`: the time of the ledger's line, even of an id that is now another recording's name. `awaited`:
+    the keys under which a run may still store recordings; filled only if an object is unexplained.
     """
 
     sealed: Mapping[str, ManifestEntry] | None
-    """The sealed content; None without a good manifest."""
     arriving: Arriving
     ledger: dict[str, ManifestEntry] = field(default_factory=dict)
     etags: dict[str, str | None] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
     pulls: Pulls | None = None
-    """The newest pull of each report and account; None if the ledger could not be read."""
     verdict: DateVerdict | None = None
-    """The verdict of the date; None if ledger or bucket could not be read."""
     awaited: set[str] = field(default_factory=set)
-    """The keys under which a run may still store recordings; filled if an object is unexplained."""
 
     def add_ledger(self, lines: pa.Table) -> None:
         """Add the ledger's current states of the date (STATE_SCHEMA)."""
@@ -68,12 +66,6 @@ class Evidence:
         """Return the keys of the objects that belong to no expected recording, sorted."""
         return sorted(self.objects.keys() - {entry.key for entry in self.held()})
 
-    def totals(self) -> dict[str, int]:
-        """Return the sums of the expected recordings, named like a manifest's totals."""
-        entries = self.expected.values()
-        counts = dict.fromkeys(map(str, Status), 0) | Counter(entry.status for entry in entries)
-        return {"found": len(entries), "bytes": sum(entry.size or 0 for entry in entries), **counts}
-
 
 def check_manifests(arriving: Arriving, flag: Flag) -> None:
     """Verify the chain of the date's manifests, and compare each with its attestations."""
@@ -83,16 +75,12 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
         is_arriving = problem.kind == "signature_missing" and problem.subject == unsigned
         flag(problem.kind, problem.subject, problem.sentence, arriving=is_arriving)
     attested = attestations(bucket, MANIFESTS, day, flag)
-    numbers = {manifest_key(bucket.prefix, day, number): number for number in chain.numbers}
-    for name, seen in attested.items():
-        key = f"{bucket.prefix}{name}"
-        head = chain.heads.get(numbers.get(key, 0))
-        if key not in numbers:
-            if bucket.head(key) is None:  # else it was sealed since the manifests were read
-                flag("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
-        elif head is not None and {head.sha256} != {thing.sha256 for thing in seen}:
-            sentence = f"{key} differs from its attestation: it was altered; restore its first version"
-            flag("manifest_altered", key, sentence)
+    there = {head.key.removeprefix(bucket.prefix): head.sha256 for head in chain.heads.values()}
+    if attested.keys() - there.keys():
+        # A damaged manifest is a problem of the chain; another may have been sealed since the chain was read.
+        stored = {manifest_key("", day, number) for number in manifest_numbers(bucket, day)}
+        attested = {name: seen for name, seen in attested.items() if name in there or name not in stored}
+    compare_attested(attested, there, "manifest", day, flag, prefix=bucket.prefix)
     for head in chain.heads.values():
         if head.key.removeprefix(bucket.prefix) not in attested:
             flag(
@@ -104,27 +92,40 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
             )
 
 
-def attestations(bucket: Bucket, kind: str, day: date, flag: Flag) -> Mapping[str, frozenset[ObservedObject]]:
+def attestations(bucket: Bucket, kind: str, day: date, flag: Flag) -> dict[str, frozenset[ObservedObject]]:
     """Return the attested objects by name; report the damaged attestations."""
     attested, damaged = read_attestations(bucket, kind, day)
     for sentence in damaged:
         flag("witness_altered", sentence.partition(" ")[0], sentence)  # it begins with the key
-    return attested
+    return dict(attested)
+
+
+def compare_attested(
+    attested: Mapping[str, frozenset[ObservedObject]],
+    there: Mapping[str, str],
+    what: str,
+    day: date,
+    flag: Flag,
+    *,
+    prefix: str = "",
+) -> None:
+    """Report each attested object that was removed or altered. `there`: the SHA-256 of those that are stored."""
+    for name, seen in sorted(attested.items()):
+        key = f"{prefix}{name}"
+        if name not in there:
+            what_happened = f"{key} was there when {day} was sealed and is gone"
+            flag(f"{what}_removed", key, f"{what_happened}; restore it from a backup or an earlier version")
+        elif {there[name]} != {thing.sha256 for thing in seen}:
+            flag(f"{what}_altered", key, f"{key} was altered since {day} was sealed; restore its first version")
 
 
 def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:
     """Compare the date's part of the catalog with its sealed hash, which the first manifests did not have."""
     bucket, day = arriving.bucket, arriving.day
     key, sealed = catalog_key(bucket.prefix, day), latest.document.get("catalog_sha256")
-    what = ""
-    try:
-        if sealed is None and bucket.head(key) is None:
-            what = "is gone"
-        elif sealed is not None and bucket.hash_object(key).sha256 != sealed:
-            what = "is not the catalog that was sealed: it was altered or replaced"
-    except KeyMissing:
-        what = "is gone"
-    if what:
+    found = bucket.sha256_of(key)
+    if found is None or sealed not in {None, found}:
+        what = "is gone" if found is None else "is not the catalog that was sealed: it was altered or replaced"
         sentence = f"{key} {what}; run {day} again, which rebuilds it from the ledger"
         flag("catalog_stale", key, sentence, arriving=arriving.sealed_just_now or arriving.under_way)
 
@@ -133,12 +134,11 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
     """Verify that every manifest of `day` that the next day's manifests name exists unchanged."""
     named_before = False
     for _, head in sorted(following.heads.items()):
-        match head.document["previous_day"]:
-            case None if named_before:
-                sentence = f"{head.key} does not name a manifest of {day} although an earlier one does"
-                flag("manifest_altered", head.key, sentence)
-            case None:
-                continue
+        named = head.document["previous_day"]
+        if named is None and not named_before:
+            continue
+        named_before = True
+        match named:
             case {"date": of, "number": int(number), "sha256": str(sha256)} if of == day.isoformat() and number > 0:
                 key = manifest_key(bucket.prefix, day, number)
                 if number not in chain.numbers:
@@ -148,81 +148,55 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
                     what = f"{key} is not the one on which {head.key} is based"
                     flag("manifest_altered", key, f"{what}: it was altered; restore its first version")
             case _:
-                sentence = f"{head.key} does not name a manifest of the day before in the proper form"
+                sentence = f"{head.key} does not name a manifest of {day} in the proper form, or no longer names one"
                 flag("manifest_altered", head.key, sentence)
-        named_before = True
 
 
 def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
     """Compare the latest manifest with its own totals, with the ledger's states and with the newest pulls."""
-    document, key, day = latest.document, latest.key, evidence.arriving.day
-    accepted = document.get("accepted_losses", [])
-    totals = document["totals"] if isinstance(document["totals"], dict) else {}
-    wrong = _wrong_totals(evidence, totals, len(accepted))
-    if wrong:
+    key, day, totals = latest.key, evidence.arriving.day, latest.document["totals"]
+    accepted = latest.document.get("accepted_losses", [])
+    entries = evidence.expected.values()
+    count = Counter(str(entry.status) for entry in entries)
+    sums = {status: count[status] for status in map(str, Status)} | {"accepted_losses": len(accepted) or None}
+    sums |= {"bytes": sum(entry.size or 0 for entry in entries)}
+    sums |= {"found": None if totals.get("verdict") == "unknown" else len(entries)}
+    if wrong := [name for name, total in sums.items() if totals.get(name) != total]:
         flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
-    stale = {}
     changed = _compare_entries(evidence, latest, flag)
-    if changed:
-        what = f"{number(changed, 'recording')} of {day} changed after it was sealed"
-        stale[key] = f"{key} is out of date: {what}; run the date again"
+    stale = [number(changed, "recording")] if changed else []
     if evidence.verdict is not None and accepted != [loss.document() for loss in accepted_on(evidence.verdict)]:
-        stale[f"{key} accepted losses"] = (
-            f"The accepted losses in {key} differ from those in the ledger for {day}; run the date again, or find out "
-            "which part of accepted_losses was removed"
-        )
+        stale.append("the accepted losses")
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
-        stale[f"{key} rows"] = (
-            f"The report rows counted in {key} differ from the newest pulls of {day} in the ledger; run the date "
-            "again, or find out which pull was removed"
+        stale.append("the report rows of the newest pulls")
+    if stale:
+        flag(
+            "stale",
+            key,
+            f"{key} is out of date: {', '.join(stale)} of {day} differ in the ledger; run the date again, or find out "
+            "which part of the ledger was added or removed",
+            arriving=evidence.arriving.under_way,
         )
-    for subject, sentence in stale.items():
-        flag("stale", subject, sentence, arriving=evidence.arriving.under_way)
-
-
-def _wrong_totals(evidence: Evidence, totals: Mapping[str, object], accepted: int) -> list[str]:
-    """Return the names of the sealed totals that are not the sums of the entries."""
-    sums: dict[str, int | None] = {**evidence.totals(), "accepted_losses": accepted or None}
-    if totals.get("verdict") == "unknown":
-        sums["found"] = None  # an unknown date's totals omit it
-    return sorted(name for name, count in sums.items() if totals.get(name) != count)
 
 
 def _compare_entries(evidence: Evidence, latest: ManifestHead, flag: Flag) -> int:
     """Report each recording on which manifest and ledger differ; return how many changed after the sealing instead."""
-    entries = evidence.sealed or {}
-    at = sealed_at(latest.document.get("sealed_at"))
+    entries, arriving = evidence.sealed or {}, evidence.arriving
     changed = 0
     for recording_id in sorted(entries.keys() | evidence.ledger.keys()):
         sealed, held = entries.get(recording_id), evidence.ledger.get(recording_id)
         if sealed == held:
             continue
-        if at is not None and _changed_since(evidence, recording_id, at):
+        changed_at = evidence.changed_at.get(recording_id)
+        # A run writes its states up to a minute after it found them, and another may have sealed in between.
+        if changed_at and (changed_at > latest.sealed_at or (arriving.is_young(changed_at) and arriving.under_way)):
             changed += 1
             continue
-        name = f"{recording_id} of {evidence.arriving.day}"
-        if sealed is not None and held is not None:
-            kind, why = "ledger_differs", "a manifest or a ledger part was altered or removed"
-            differing = [part for part in ManifestEntry._fields if getattr(sealed, part) != getattr(held, part)]
-            found = (
-                f"{name} is {sealed.status} in {latest.key} and {held.status} in the ledger, and they differ in "
-                f"{', '.join(differing)}"
-            )
-        elif sealed is not None:
-            kind, why = "ledger_lacks", "a ledger part was removed, or the entry was made by hand"
-            found = f"{name} is {sealed.status} in {latest.key} and not in the ledger"
-        elif held is not None:
-            kind, why = "manifest_lacks", "its entry was removed, or a later manifest was"
-            found = f"{name} is {held.status} in the ledger and not in {latest.key}"
-        flag(kind, recording_id, f"{found}: {why}")
+        kind = "ledger_differs" if sealed and held else "ledger_lacks" if sealed else "manifest_lacks"
+        here, there = (entry.status if entry else "absent" for entry in (sealed, held))
+        sentence = f"{recording_id} of {arriving.day} is {here} in {latest.key} and {there} in the ledger"
+        if sealed and held:
+            differing = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
+            sentence += f", and they differ in {', '.join(differing)}"
+        flag(kind, recording_id, f"{sentence}: a manifest or a ledger part was altered or removed")
     return changed
-
-
-def _changed_since(evidence: Evidence, recording_id: str, at: datetime) -> bool:
-    changed_at = evidence.changed_at.get(recording_id)
-    if changed_at is None:
-        return False
-    if changed_at > at:
-        return True
-    # A run writes its states up to a minute after it found them, and another may have sealed in between.
-    return evidence.arriving.is_young(changed_at) and evidence.arriving.under_way

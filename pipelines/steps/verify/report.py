@@ -6,13 +6,11 @@ for each discrepancy (`date`, `kind`, `subject`, `sentence`); `arriving`: the sa
 written; `notes`: sentences about what was not checked; `sum`; `good`: whether there is no discrepancy; `sentence`.
 """
 
-import json
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from pipelines.wording import number
@@ -69,30 +67,19 @@ class DayResult:
     arriving: int = 0
 
 
+@dataclass
 class Verification:
-    """A collector of discrepancies, in a temporary file so that any number fits, and of the results of dates."""
+    """The results of dates, and what was found. `head`: the first fields of the JSON document."""
 
-    def __init__(self, head: Mapping[str, object]) -> None:
-        self.dates: list[DayResult] = []
-        self.notes: list[str] = []
-        self._head = head
-        self._count = self._strays = 0
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="verify-")  # noqa: SIM115 - see close
+    head: Mapping[str, object]
+    dates: list[DayResult] = field(default_factory=list)
+    found: list[Discrepancy] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def close(self) -> None:
-        """Remove the temporary file."""
-        self._file.close()
-
-    def add(self, discrepancy: Discrepancy) -> None:
-        """Add a discrepancy."""
-        self._count += not discrepancy.arriving
-        self._strays += not discrepancy.date
-        self._file.write(f"{json.dumps(discrepancy._asdict())}\n")
-
-    def discrepancies(self, *, arriving: bool = False) -> Iterator[dict[str, str]]:
-        """Yield the discrepancies so far, or what is arriving, in the order of adding."""
-        self._file.seek(0)
-        yield from (row for row in map(json.loads, self._file) if row.pop("arriving") == arriving)
+    @property
+    def discrepancies(self) -> list[Discrepancy]:
+        """What was found, without what is arriving."""
+        return [each for each in self.found if not each.arriving]
 
     def sum(self) -> dict[str, int]:
         """Return the totals over all dates. `strays`: the number of discrepancies without a date."""
@@ -101,8 +88,8 @@ class Verification:
         return {
             "dates": len(self.dates),
             "doubtful_dates": sum(bool(day.doubts) for day in self.dates),
-            "doubts": self._count,
-            "strays": self._strays,
+            "doubts": len(self.discrepancies),
+            "strays": sum(not each.date for each in self.found),
             **{name: sum(getattr(day, of_day) for day in self.dates) for name, of_day in summed.items()},
         }
 
@@ -129,23 +116,22 @@ class Verification:
             f"{sentence_of((day.verdict for day in self.dates), sum(day.accepted_losses > 0 for day in self.dates))}"
         )
 
-    def write(self, into: IO[str], finished_at: datetime) -> None:
-        """Write the JSON document, one discrepancy at a time."""
-        head: dict[str, Any] = {
+    def document(self, finished_at: datetime) -> dict[str, Any]:
+        """Return the JSON document."""
+        rows: dict[bool, list[dict[str, str]]] = {False: [], True: []}
+        for each in self.found:
+            row = {"date": each.date, "kind": each.kind, "subject": each.subject, "sentence": each.sentence}
+            rows[each.arriving].append(row)
+        return {
             "format": FORMAT,
-            **self._head,
+            **self.head,
             "finished_at": finished_at.isoformat(),
-            "good": not self._count,
+            "good": not self.discrepancies,
             "verdict": worst(day.verdict for day in self.dates),
             "sentence": self.sentence(),
             "notes": self.notes,
             "sum": self.sum(),
             "dates": [{**vars(day), "doubts": dict(sorted(day.doubts.items()))} for day in self.dates],
+            "doubts": rows[False],
+            "arriving": rows[True],
         }
-        into.write(json.dumps(head, indent=1)[:-2])
-        for name, arriving in (("doubts", False), ("arriving", True)):
-            rows = enumerate(self.discrepancies(arriving=arriving))
-            into.write(f',\n "{name}": [')
-            into.writelines(f"{',' if index else ''}\n  {json.dumps(row)}" for index, row in rows)
-            into.write("\n ]")
-        into.write("\n}\n")

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
+from assets import checks
 from pipelines.definitions import build_defs
 from tests.pipeline.checks.conftest import ERROR, FEW, OLD, check, fetch
 
@@ -31,3 +34,9 @@ def test_the_checks_are_defined_without_a_warning_and_none_of_them_blocks() -> N
     assert specs
     assert not [spec.name for spec in specs if spec.blocking]
     assert all(spec.description for spec in specs)
+
+
+def test_each_check_of_the_graph_can_be_imported_by_name() -> None:
+    named = [value for value in vars(checks).values() if isinstance(value, dg.AssetChecksDefinition)]
+    keys = {key for check in named for key in check.check_keys}
+    assert build_defs().resolve_asset_graph().asset_check_keys <= keys

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.proof.attestation import read_attestations
+from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import VerifySettings
 from pipelines.steps.seal import seal_day as seal
@@ -67,3 +70,30 @@ def test_removed_and_edited_attestations_are_named(copy: Copy) -> None:
     found = copy.doubts()
     assert {(day, kind) for day, kind, _ in found} >= {(str(FIRST), "unwitnessed"), (str(LAST), "witness_altered")}
     assert (str(LAST), "witness_altered", bad) in found
+
+
+@pytest.mark.parametrize(("kind", "said"), [("access", "access_entry_removed"), ("manifests", "manifest_removed")])
+def test_a_forged_attestation_of_a_name_that_no_key_can_be_is_named_and_never_requested(
+    copy: Copy, kind: str, said: str
+) -> None:
+    forged = [ObservedObject(name, 1, "0" * 64) for name in ("\ud800", "x" * 1100)]
+    bucket = Bucket(copy.client, copy.bucket, ARCHIVE_PREFIX)
+    write_attestation(bucket, kind, FIRST, forged, now=datetime.now(UTC))
+    names = {f"{ARCHIVE_PREFIX}\\ud800", f"{ARCHIVE_PREFIX}{'x' * 1100}"}
+    assert copy.doubts(s3=Strict(copy.client)) == {(str(FIRST), said, name) for name in names}
+
+
+class Strict:
+    """A client that refuses keys as botocore and Amazon do."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+
+        def checked(*args: Any, **fields: Any) -> Any:
+            assert len(fields.get("Key", "").encode()) <= 1024
+            return call(*args, **fields)
+
+        return checked if callable(call) else call

@@ -41,7 +41,7 @@ def test_the_drill_reads_a_sample_keeps_its_result_and_passes(copy: Copy, monkey
         assert re.fullmatch(rf"{ARCHIVE_PREFIX}verifications/date={datetime.now(UTC).date()}/[0-9A-Z]{{26}}\.json", key)
         assert kept["sum"]["read"] == 7
         assert kept["read_data"]["seed"] == metadata["seed"]
-        monkeypatch.setenv("ARCHIVE_DRILL_SHARE", "1")
+        monkeypatch.setenv("ARCHIVE_DRILL_RECORDINGS", "1000000")
         metadata, failed = drilled(instance)
         assert metadata["dates"] == 3
         assert metadata["recordings_read"] == sum(len(copy.held(day)) for day in DAYS)
@@ -51,7 +51,7 @@ def test_the_drill_reads_a_sample_keeps_its_result_and_passes(copy: Copy, monkey
 def test_the_drill_fails_with_a_sentence_and_leaves_out_dates_at_work(
     copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ARCHIVE_DRILL_SHARE", "1")
+    monkeypatch.setenv("ARCHIVE_DRILL_RECORDINGS", "1000000")
     one = copy.held(MIDDLE)[0]
     copy.delete(one.key)
     with DagsterInstance.ephemeral() as instance:

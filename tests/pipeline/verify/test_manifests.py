@@ -67,6 +67,15 @@ def test_every_edit_of_a_manifest_is_named(copy: Copy, which: int) -> None:
     assert unnoticed == []
 
 
+def test_totals_that_are_not_the_sums_of_the_entries_are_named_whatever_attests_them(copy: Copy) -> None:
+    key = copy.manifests(MIDDLE)[-1]
+    body = copy.get(key)
+    for name in ("archived", "bytes", "found"):
+        copy.put(key, edited(body, lambda one, name=name: one["totals"].update({name: 10_000}), hashed=True))
+        assert (str(MIDDLE), "totals_wrong", key) in copy.doubts()
+        assert f"are not the sums of its entries ({name})" in copy.sentences(key)
+
+
 def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
     day = MIDDLE
     first, second = copy.manifests(day)[:2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import math
 import os
 import tempfile
 import threading
@@ -93,25 +92,6 @@ def test_whatever_is_no_recording_is_named(
     make: Callable[..., MediaClient], answer: httpx.Response, expected: tuple[str, str, int | None]
 ) -> None:
     assert fault_of(make(Source(answer))) == expected
-
-
-@pytest.mark.parametrize("piece", [100, 1 << 16])
-@pytest.mark.parametrize(("start", "reason"), [(b"<html>", "html_body"), (b"[", "json_body"), (b"no ", "text_body")])
-def test_a_page_is_refused_by_its_first_bytes_however_long_it_is(
-    make: Callable[..., MediaClient], start: bytes, reason: str, piece: int
-) -> None:
-    sent: list[bytes] = []
-
-    def body() -> Iterator[bytes]:
-        for _ in range(1000):
-            sent.append((start if not sent else b"").ljust(piece, b" "))
-            yield sent[-1]
-
-    sink = io.BytesIO()
-    with pytest.raises(MediaFault) as fault:
-        make(lambda _: httpx.Response(200, content=body())).fetch(LINK, "1", sink)
-    assert fault.value.reason == reason
-    assert len(sent) == math.ceil(512 / piece)
 
 
 FIREWALL = {"Server": "awselb/2.0", "Content-Type": "text/html"}
@@ -213,7 +193,7 @@ def test_an_encoding_that_nobody_asked_for_is_refused_with_its_name(
             LINK, "1", io.BytesIO()
         )
     assert (fault.value.kind, fault.value.reason) == ("unavailable", "source_unavailable")
-    assert ("something unknown" if "\xff" in encoding else f"`{encoding}`") in str(fault.value.__cause__)
+    assert f"encoded as {encoding[:40]!a}" in str(fault.value.__cause__)
 
 
 def test_a_body_above_the_cap_is_too_large_whether_it_says_so_or_not(
