@@ -55,7 +55,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/codespell
-	! grep -rnIiEf tests/words_to_avoid.txt pipelines assets docs README.md .env.example --exclude-dir=__pycache__
+	! grep -rnIiEf tests/words_to_avoid.txt pipelines assets deploy docs *.yaml README.md CONTRIBUTING.md SECURITY.md .env.example \
+		--exclude-dir=__pycache__
 
 types: $(READY)
 	$(BIN)/mypy
@@ -63,10 +64,10 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-# Three workers for two cores: much of a test's time is waiting, for processes, for limits and for Dagster's daemon.
+# Four workers for two cores: much of a test's time is waiting, for processes, for limits and for Dagster's daemon.
 # A file stays with its worker, and starts its servers once; tests/conftest.py says which begin first.
 unit: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	@for subject in transfer limits ledger events find; do \

@@ -74,7 +74,7 @@ every_event_arrived = _of_a_date(
     "every_event_arrived",
     event_delivery.every_event_arrived,
     "Every call with a recording in Global Call Type Detail has an End Call Event, and every event has a call in the "
-    "report. A lost event delays a recording but does not lose it, because the report names the recording too.",
+    "report. A lost event delays a recording, but the recording is not lost, because the report names it too.",
 )
 
 

@@ -73,6 +73,6 @@ def restore_drill() -> None:
     """Read back some of the archive's dates and recordings every day, chosen at random
     (`ARCHIVE_DRILL_RECORDINGS`), and compare them with manifests and ledger, as `ringcx-archive verify --read-data`
     does. The result is stored under `verifications/`. Fails if something is not as it was sealed or cannot be read.
-    Succeeds, and says so, while there is no sealed date to read.
+    While there is no sealed date to read, it succeeds and says that there is none.
     """
     prove_sample()

@@ -67,8 +67,8 @@ def not_held(reasons: pa.Table) -> str:
     groups = []
     for row in sorted(reasons.to_pylist(), key=lambda row: (row["status"], row["reason"] or "")):
         soonest = row["next_attempt_at"]
-        next_try = f"next try {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
-        groups.append(f"{row['recordings']:,} {row['status']} ({row['reason'] or 'new'}), {next_try}")
+        next_attempt = f"next attempt {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
+        groups.append(f"{row['recordings']:,} {row['status']} ({row['reason'] or 'new'}), {next_attempt}")
     return "; ".join(groups) or "none"
 
 

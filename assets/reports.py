@@ -111,7 +111,7 @@ def _pulled(  # noqa: PLR0917 - what it touches
     rows, with_link = sums["rows"], sums["with_link"]
     how_far = "whole day"
     if not whole_day:
-        how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, since the day was not over: run it again"
+        how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, as the day was not over (run the date again)"
     what = counted({name: sums[name] for name in ("new", "changed")}, "none new or changed")
     accounts = number(len(pulls), "account")
     return dg.MaterializeResult(

@@ -38,8 +38,8 @@ _REASONS: Final = {
         "the server does not know AWS_ACCESS_KEY_ID; correct it, or AWS_ENDPOINT_URL_S3"
     ),
     "SignatureDoesNotMatch|InvalidSignatureException": (
-        "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or a reverse proxy before the store alters the "
-        "request; correct the key, or let that proxy keep the Host header and the path"
+        "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or a reverse proxy in front of the store alters "
+        "the request; correct the key, or let that proxy keep the Host header and the path"
     ),
     r"QuotaExceeded|\w*(StorageFull|BucketQuotaExceeded)|507": (
         "the store is full, or its quota is used up ({name}); make room there, or raise the quota"
@@ -74,8 +74,8 @@ _REASONS: Final = {
         "company's CA file, have the certificate renewed, or correct this machine's clock"
     ),
     "failed: 40[17]|InvalidProxiesConfigError|LocationParseError": (
-        "the proxy's address is wrong, or it requires another user and password than HTTPS_PROXY has; write it like "
-        "http://user:password@host:port"
+        "the proxy's address is wrong, or it requires a different user and password from those in HTTPS_PROXY; write "
+        "it like http://user:password@host:port"
     ),
     "ProxyConnectionError": (
         "the proxy cannot be reached, or blocks the request; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"

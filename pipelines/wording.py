@@ -38,7 +38,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "retry_requested": "somebody asked for another attempt",
     "other_source_failed": "the other source failed; this one is tried",
     "link_refused:host_not_allowed": "its link's host is not allowed",
-    "link_refused:other_api": "its link leads to another API than is set",
+    "link_refused:other_api": "its link leads to a different API from the one that is set",
     "link_refused": "its link must not be requested",
     "http": "the source answers with an error",
     "no_link": "no report has a link to one",

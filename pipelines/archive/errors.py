@@ -114,7 +114,7 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
     if is_transient(error):
         code = "" if said == str(http_status) else f" ({said})"
         return StorageUnavailable(
-            f"S3, or a proxy before it, answered HTTP {http_status}{code} for {where} even after retries{_LATER}"
+            f"S3, or a proxy in front of it, answered HTTP {http_status}{code} for {where} even after retries{_LATER}"
         )
     if why := reason(error):
         return StorageRefused(f"S3 refused {action} on {where} ({said}): {why}")

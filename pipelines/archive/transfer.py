@@ -55,8 +55,8 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
         if found := bucket.head(upload.key):
             return _settle(bucket, upload, body, found)
         raise StorageUnavailable(
-            f"A put of {upload.key} in the bucket {bucket.name} was refused because an object is stored there, and it "
-            "was gone afterwards; find out what deletes objects there. The next run continues from here"
+            f"A put of {upload.key} in the bucket {bucket.name} was refused because an object was stored there, "
+            "but that object was gone afterwards; find out what deletes objects there. The next run continues from here"
         ) from None
     return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
 

@@ -62,7 +62,7 @@ def command(
             shown.append(entry)
             click.echo(_line(entry))
     sentence = f"{number(len(shown) + len(damaged), 'entry', 'entries')} from {first} to {last}"
-    sentence += f", {len(damaged)} of them damaged." if damaged else "."
+    sentence += f", {len(damaged)} damaged." if damaged else "."
     click.echo(sentence, err=True)
     entries = [asdict(entry) | {"at": entry.at.isoformat(timespec="milliseconds")} for entry in shown]
     write_json(file, {"format": FORMAT, "sentence": sentence, "damaged": damaged, "entries": entries})

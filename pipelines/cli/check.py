@@ -81,7 +81,7 @@ def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[Reco
     ours, anonymous = source.recorders, source.anonymous_recorders
     if settings.uses_reports:
         has_log_in = settings.ringcx_media_username is not None
-        remedy = "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in of the recordings"
+        remedy = "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in for recordings"
         names = "a recording", "links of recordings"
         yield RecordingCheck(ours.links, anonymous.links, has_log_in, *names, remedy), False
     if settings.uses_interactions and ours.segments and anonymous.segments:

@@ -74,7 +74,7 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
     gauge("recordings_lost", f"Recordings lost, by reason; {_COUNTED_TWICE}", by_reason, ["reason"])
     left = [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]
     if left:
-        gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", {(): min(left)})
+        gauge("days_left", "Days until RingCX purges the oldest date that is not complete", {(): min(left)})
     requests = {(limit, account): count for limit, account, count in waiting}
     gauge("permits_waiting", "Requests that wait for a permit", requests, ["limit", "account"])
     gauge("asked_timestamp_seconds", "When these numbers were read", {(): now.timestamp()})

@@ -78,7 +78,8 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
         end_dead_runs(instance, logs)
         if busy := unfinished_dates(instance, [str(day) for day in days]):
             raise click.ClickException(
-                f"A run of {', '.join(sorted(busy))} has not ended: wait for it, or terminate it in the Dagster UI"
+                f"{number(len(busy), 'run has', 'runs have')} not ended ({', '.join(sorted(busy))}): wait for the end, "
+                "or terminate in the Dagster UI what should not go on"
             )
         for at, day in enumerate(days):
             log, run_id = logs / f"run-{day}.log", ""

@@ -20,8 +20,8 @@ from pipelines.wording import number
 FORMAT = "ringcx-archive/status/1"
 _READERS = 4  # dates at once: each holds its recordings in memory
 _SHOWN = 20  # sentences on the screen; the file of --json has all of them
-_COLUMNS = ("verdict", "expected", "held", "waiting", "next try (UTC)", "late", "lost", "accepted", "days left")
-_WIDTHS = (10, 10, 10, 10, 18, 8, 8, 10, 11)
+_COLUMNS = ("verdict", "expected", "held", "waiting", "next attempt (UTC)", "late", "lost", "accepted", "days left")
+_WIDTHS = (10, 10, 10, 10, 20, 8, 8, 10, 11)
 
 
 @subcommand("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json")

@@ -121,7 +121,7 @@ def _is_served(host: str, port: int) -> bool:
 
 @contextmanager
 def _browse(settings: BrowseSettings) -> Iterator[None]:
-    """Serve the page with calls in its own process, which prints its address and ends with the block; raise
+    """Serve the calls page in its own process, which prints its address and ends with the block; raise
     ClickException if it does not start.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
@@ -131,7 +131,7 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
     try:
         while not _is_served(host, settings.browse_port):
             if page.poll() is not None or time.monotonic() > deadline:
-                raise click.ClickException("The page with calls did not start; see its output above")
+                raise click.ClickException("The calls page did not start; see its output above")
             time.sleep(0.1)
         yield
     finally:
@@ -213,7 +213,7 @@ def _what_was_stopped(runs: Sequence[dg.DagsterRun]) -> str:
         count = stored_by(environment, run.run_id, date.fromisoformat(day)) if day else None
         stored = "" if count is None else f", which had stored {number(count, 'recording')}"
         stopped.append(f"the run of {day or run.job_name}{stored}")
-    return f"Stopped {'; '.join(stopped)}. Nothing is lost: start the UI again, and the runs of dates continue."
+    return f"Stopped {'; '.join(stopped)}. Nothing is lost: start the UI again, and it runs their dates again."
 
 
 def _wait_for_workers(group: int) -> None:

@@ -66,7 +66,7 @@ class Screen:
 @click.option(
     "--require-complete",
     is_flag=True,
-    help="Exit with 0 only if every date is also complete, not only as it was sealed.",
+    help="Also require every date to be complete; otherwise exit with 1 (gaps) or 3 (waiting or unknown).",
 )
 @click.option("--seed", help="Choose the same recordings as an earlier run, which printed its seed.")
 @file_option("the whole result, every discrepancy included,")

@@ -157,11 +157,11 @@ class SealedDate:
         try:
             found = self._bucket.hash_object(entry["key"], into)
         except KeyMissing:
-            return differs("The recording was sealed, but nothing is stored there now: restore the object.")
+            return differs("The recording was sealed, but nothing is stored under its key now: restore the object.")
         if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
-            return differs(f"The bytes are not those of {where}.", found.sha256)
+            return differs(f"The bytes are not those sealed in {where}: verify this date.", found.sha256)
         signed = "and its signature is valid" if self._verifier else "whose signature was not checked: no key is set"
-        return Checked(as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", sha256=found.sha256)
+        return Checked(as_sealed=True, sentence=f"The bytes are as sealed in {where}, {signed}.", sha256=found.sha256)
 
     def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
         """Return why the latest manifest in the bucket is not the last one sealed; empty if it is."""

@@ -40,8 +40,8 @@ _COLUMNS: Final = (
 _BLOCK: Final = 1 << 20
 _IN_MEMORY: Final = 8 << 20
 _SIGNED: Final = """\
-The seals in this package are signed. If a seal is not, or an earlier version signed it, verify.py says so, and says
-what to do instead."""
+At least one seal in this package is signed. If another is not, or an earlier version signed it, verify.py says so,
+and says what to do instead."""
 _UNSIGNED: Final = """\
 NO SIGNATURE IN THIS PACKAGE VOUCHES FOR ITS RECORDINGS. So the package alone proves none of this: it shows only
 that its parts agree with each other, and anybody can make such a package. Ask the archive's owner for the

@@ -191,8 +191,8 @@ def test_a_proxy_that_refuses_or_is_not_there_is_named_and_its_log_in_is_not_sho
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     cases: tuple[tuple[str, type[StorageError], str], ...] = (
-        (f"http://127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires another user and password"),
-        (f"http://{USER}:canary@127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires another user and password"),
+        (f"http://127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires a different user and password"),
+        (f"http://{USER}:canary@127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires a different user and password"),
         (f"http://{USER}:canary@127.0.0.1:{free_port()}", StorageUnavailable, "proxy cannot be reached.*HTTPS_PROXY"),
     )
     for proxy, kind, said in cases:

@@ -204,7 +204,7 @@ def test_the_pages_fit_their_window(
         page.goto(f"{url}{path_of(site.rows[0])}")
         expect(page.locator(".player").first).to_have_attribute("data-waveform", "2")
         page.get_by_role("button", name="Check the bytes").first.click()
-        expect(page.get_by_text("Bytes are as sealed").first).to_be_visible()
+        expect(page.get_by_text("The bytes are as sealed").first).to_be_visible()
         expect(page.locator(".player").first).to_have_attribute("data-waveform", "2")
         page.screenshot(path=shots / f"call-{width}-{scheme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

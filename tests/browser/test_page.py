@@ -191,12 +191,12 @@ def test_the_bytes_are_checked_against_the_sealed_manifest(site: Site) -> None:
     row = site.add(tone(1, 300))
     site.seal()
     client = site.client("officer")
-    assert "Bytes are as sealed in manifest 1" in client.post("/check", data=fields_of(row)).text
+    assert "The bytes are as sealed in manifest 1" in client.post("/check", data=fields_of(row)).text
     site.overwrite(row["key"], tone(1, 301))
     text = client.post("/check", data=fields_of(row)).text
-    assert f"The bytes are not those of manifest 1 of {DAY}." in text
+    assert f"The bytes are not those sealed in manifest 1 of {DAY}: verify this date." in text
     site.remove(row["key"])
-    assert "nothing is stored there now" in client.post("/check", data=fields_of(row)).text
+    assert "nothing is stored under its key now" in client.post("/check", data=fields_of(row)).text
 
 
 def test_an_object_that_is_gone_or_of_another_size_is_said_and_not_played(site: Site) -> None:
@@ -255,7 +255,7 @@ def test_a_check_is_not_good_when_the_latest_manifest_is_gone_or_replaced(site: 
     row = site.add(tone(2, 300))
     site.seal()
     client = site.client("officer")
-    assert "Bytes are as sealed in manifest 2" in client.post("/check", data=fields_of(first)).text
+    assert "The bytes are as sealed in manifest 2" in client.post("/check", data=fields_of(first)).text
     latest = manifest_key(site.bucket.prefix, DAY, 2)
     body = site.bucket.get_bytes(latest)
     site.remove(latest)

@@ -154,7 +154,7 @@ def test_a_date_with_an_unfinished_run_gets_no_second_one(home: Path, capsys: An
         s3.create_bucket(Bucket="archive")
         instance.create_run_for_job(_job(), tags={"dagster/partition": DAY})
         assert run("--from", "2026-11-17", "--to", DAY, s3=s3) == 2
-    assert capsys.readouterr().err.startswith(f"A run of {DAY} has not ended: wait for it, or terminate it in the ")
+    assert capsys.readouterr().err.startswith(f"1 run has not ended ({DAY}): wait for the end, or terminate ")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -129,7 +129,7 @@ def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_start
     assert main(["ui", "--port", str(free)]) == 2
     said = capfd.readouterr()
     assert "users.a.roles.0" in said.err
-    assert said.err.endswith("The page with calls did not start; see its output above.\n")
+    assert said.err.endswith("The calls page did not start; see its output above.\n")
     assert "Find and hear calls" not in said.out
 
 

@@ -87,7 +87,7 @@ def test_a_damaged_entry_is_named_and_hides_no_other(
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 2
     assert f"{key} is a damaged or altered entry" in shown.err
-    assert "3 entries from 2026-10-24 to 2026-11-23, 1 of them damaged." in shown.err
+    assert "3 entries from 2026-10-24 to 2026-11-23, 1 damaged." in shown.err
     assert run("access", ("--user", "nobody"), bucket._client, clock=lambda: AT + timedelta(hours=2)) == 1
     assert f"{key} is a damaged or altered entry" in capsys.readouterr().err
 

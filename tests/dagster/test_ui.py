@@ -76,7 +76,7 @@ def test_a_date_is_archived_from_the_browser_and_its_page_tells_what_is_held_and
     page.screenshot(path=shots / "run-ended.png")
 
     page.goto(f"{dagster.url}/assets/recordings?view=partitions&partition={day}")
-    expect(page.get_by_text(re.compile(r"^1 pending \(not_found\), next try 20"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^1 pending \(not_found\), next attempt 20"))).to_be_visible()
     expect(page.get_by_text("Materialized", exact=True)).to_be_visible()
     page.screenshot(path=shots / "partitions.png", full_page=True)
     # A call at the stroke of midnight is in this date's reports, and stored under the next.

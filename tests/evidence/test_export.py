@@ -91,7 +91,10 @@ def test_an_altered_recording_is_left_out_said_and_ends_with_1(
 ) -> None:
     archive.overwrite(archive.rows[0]["key"], tone(0.5, 300, 501))
     assert export(archive, *AROUND, "--uii", archive.rows[0]["uii"], "--why", "case", "--output", "case.zip") == 1
-    assert "(altered: The bytes are not those of manifest 1 of 2026-11-22.)" in capsys.readouterr().out
+    assert (
+        "(altered: The bytes are not those sealed in manifest 1 of 2026-11-22: verify this date.)"
+        in capsys.readouterr().out
+    )
     assert run("verify-package", ["case.zip"]) == 1
     assert "INCOMPLETE" in capsys.readouterr().out
 

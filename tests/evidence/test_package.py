@@ -132,7 +132,7 @@ def test_altered_lost_and_unproved_recordings_are_listed_and_never_included(full
         (gone["recording_id"], "not proved"),
         (full.rows[2]["recording_id"], "missing"),
     ]
-    assert "nothing is stored there now" in package.listing["not_included"][1]["reason"]
+    assert "nothing is stored under its key now" in package.listing["not_included"][1]["reason"]
     assert not [name for name in package.files if name.startswith(("recordings/", "proofs/"))]
 
 
@@ -140,7 +140,7 @@ def test_a_package_with_an_altered_recording_is_never_whole(full: Site, tmp_path
     full.overwrite(full.rows[0]["key"], tone(0.5, 300, 501))
     report = verify(exported(full).save(tmp_path / "package.zip"))
     assert (report.exit_code, report.problems, report.proved) == (1, [], 1)
-    assert any("altered: The bytes are not those of manifest 1" in line for line in report.lines())
+    assert any("altered: The bytes are not those sealed in manifest 1" in line for line in report.lines())
     assert "INCOMPLETE" in report.lines()[-1]
 
 

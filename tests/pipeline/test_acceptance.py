@@ -272,7 +272,7 @@ def test_losses_are_accepted_by_date_and_reason_and_others_are_not(stores: Store
     assert again.sentence == "0 losses were accepted; 3 had been accepted before."
     (none,) = stores.decide(days=(DAY,), reason="link_refused").refused
     assert none.startswith(f"No recording of {DAY} is lost for the reason `link_refused`")
-    assert none.endswith("; other reasons on these dates: 3 `not_found`, 1 `silent`.")
+    assert none.endswith("; other reasons found: 3 `not_found`, 1 `silent`.")
 
 
 def test_a_revoked_acceptance_is_a_gap_again_and_both_decisions_stay_in_the_ledger(stores: Stores) -> None:
@@ -311,7 +311,7 @@ def test_a_loss_is_not_accepted_while_its_other_source_was_not_tried(stores: Sto
     stores.ledger.append_states([lost("a"), same_recording(pending("b"), lost("a"), NOW, "r"), lost("c")])
     decided = stores.decide("1/a", "1/c")
     assert [line.recording_id for line in decided.written] == ["1/c"]
-    assert decided.refused == [f"1/a is missing, but its other source was not tried yet: run {DAY}, then accept."]
+    assert decided.refused == [f"1/a is missing, but its other source has not been tried yet: run {DAY}, then accept."]
     assert stores.verdict().verdict is Verdict.gaps
 
 

@@ -74,7 +74,7 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(
     it.s3.put_object(Bucket=it.bucket, Key=f"calls/date={recent[0]}/calls.parquet", Body=b"PAR1 no more")
     capsys.readouterr()
     assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 2
-    assert f"materialize `calls` of {recent[0]} again" in capsys.readouterr().err
+    assert f"materialize `calls` for {recent[0]} again" in capsys.readouterr().err
     assert it.metadata(it.run(recent[0], select=["calls"]), "calls")["is_new"] is True
     assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 0
 

@@ -244,7 +244,7 @@ def test_a_range_in_which_nothing_is_left_says_so_and_launches_nothing(chronicle
     it.pulled(back(2))
     found = it.plan(back(2), back(2))
     assert found["backfills"] == []
-    assert it.out.endswith("Nothing to run: according to the ledger, nothing is left to fetch on 1 date.\n")
+    assert it.out.endswith("Nothing to run: according to the ledger, nothing is left to fetch on the 1 planned date.\n")
     assert "dagster job backfill" not in it.out
 
 

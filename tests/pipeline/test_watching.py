@@ -311,7 +311,7 @@ def test_every_object_whose_etag_changed_is_read_again_and_the_counts_are_exact(
     assert found.level is Level.error
     assert (found.counts["object_changed"], found.counts["object_gone"]) == (30, 1)
     assert "Of 50 recordings expected for 2026-11-17, 19 are archived." in found.sentence
-    assert "30 were archived and are now other objects" in found.sentence
+    assert "30 were archived, but their keys now hold different objects" in found.sentence
 
 
 def test_only_the_same_run_within_a_minute_judges_the_same_recordings_without_listing_the_bucket_again(

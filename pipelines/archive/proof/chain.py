@@ -57,8 +57,8 @@ def read_chain(
         chain.add(
             "manifest_removed",
             manifest_key(bucket.prefix, day, removed[0]),
-            f"The manifests of {day.isoformat()} are not numbered 1 to {chain.numbers[-1]} without a gap: {names} "
-            "was removed; restore it from an earlier version of the bucket",
+            f"The manifests of {day.isoformat()} are not numbered 1 to {chain.numbers[-1]} without a gap; restore "
+            f"what was removed ({names}) from an earlier version of the bucket",
         )
     for number in chain.numbers:
         is_latest = number == chain.numbers[-1]

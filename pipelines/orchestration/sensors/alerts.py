@@ -25,7 +25,7 @@ WILL_RETRY_TAG = "dagster/will_retry"
 PAGE = 100
 STEP, RUN, CHECK = "step ", "run ", "check "
 RUN_TODO = "fix the cause named above, then start the run again; recordings already archived are not fetched twice."
-DEFECT_TODO = "keep the run's log and report it as a defect of RingCX Archive; other dates are not affected."
+DEFECT_TODO = "keep the run's log and report the error as a defect of RingCX Archive; other dates are not affected."
 _ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 _RESULTS = {
     dg.DagsterEventType.STEP_FAILURE,

@@ -77,8 +77,9 @@ def fit_addresses(host: str, port: int, *, public_only: bool) -> Sequence[str]:
     if found and not fit:
         raise LinkRefused(
             "address_not_public",
-            f"{host} leads to an address in a private network, so it was not contacted; if that is intended, the"
-            " recordings need a public name or links with the address itself, listed in RINGCX_MEDIA_HOSTS.",
+            f"{host} leads to an address in a private network, so it was not contacted; if the host is meant "
+            "to be internal, give it a public name, or have the links contain its address and list that address in "
+            "RINGCX_MEDIA_HOSTS.",
         )
     return fit
 

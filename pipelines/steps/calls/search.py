@@ -261,7 +261,7 @@ class CallSearch:
         except (pa.ArrowException, OSError, ValueError, KeyError):
             raise StoreDamaged(
                 f"{calls_key(self._bucket.prefix, day)} in the bucket {self._bucket.name} is not the table that was "
-                f"written there; materialize `calls` of {day} again"
+                f"written there; materialize `calls` for {day} again"
             ) from None
 
 
@@ -294,7 +294,7 @@ def sentence_of_lacking(days: Sequence[date]) -> str:
     others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
     return (
         f"Not searched, because there is no table of calls: {', '.join(shown)}{others} ({number(len(days), 'date')}). "
-        "Materialize the asset calls of these dates in Dagster."
+        "Materialize the asset calls for these dates in Dagster."
     )
 
 

@@ -38,11 +38,14 @@ _SENTENCES = {
     "ARCHIVE_START_DATE={start} or in the future); no run can fetch recordings of such dates (the earliest is "
     "{earliest}): set ARCHIVE_START_DATE to that date or earlier.",
     "at_risk": "pending recording has|pending recordings have| less than {margin} left: the source purges "
-    "recordings {retention} after the call. Archive these before anything else.",
+    "recordings {retention} after the call. Run their dates before anything else.",
     "overdue": "is late|are late|: the time of the next attempt has passed and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
-    "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); judging by date, the source should still have "
-    "{retrievable}: fix the cause and run `recordings` of the date with `retry_final: true`.",
+    "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); a permanent loss can be accepted with the job "
+    "`accept_losses`.",
+    "lost_within_retention": "lost recording should still be in the source, judging by its date|lost recordings should "
+    "still be in the source, judging by their dates|: fix the cause and run `recordings` of the date with "
+    "`retry_final: true`.",
     "dates_not_pulled": "date since the archive began was|dates since the archive began were| never fully pulled, "
     "or had a report without rows: start with {gap}.",
     "strange_files": "file in the ledger is not a part of it|files in the ledger are not parts of it|; such files are "
@@ -187,7 +190,6 @@ def _sentence(counts: Mapping[str, int], settings: PlanSettings, gap: date | Non
         earliest=earliest,
         margin=number(settings.ringcx_retention_margin_days, "day"),
         retention=number(settings.ringcx_retention_days, "day"),
-        retrievable=counts["lost_within_retention"],
         gap=gap,
     )
     if counts["missing_now"] and sentences:

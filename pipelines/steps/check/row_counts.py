@@ -121,7 +121,8 @@ def report_is_plausible(
             f"missing would have been noticed ({number(counts['dates_compared'], 'date')} compared)."
         )
     if vanished := counts["rows_vanished"]:
-        sentence += f" {number(vanished, 'row')} seen before: no longer in the source; the recordings are kept."
+        gone = number(vanished, "row seen before is", "rows seen before are")
+        sentence += f" {gone} no longer in the source; the recordings are kept."
     return CheckResult(
         level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
     )

@@ -49,13 +49,14 @@ _SENTENCES = {
     "kept.",
     "overdue": "is late|are late|: the next attempt was due and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
-    "shared_by_calls": "is named|are named| by the rows of several calls, which may have one recording each: look at "
-    "their links.",
-    "without_state": "is linked to|are linked to| by a row but unknown: run `recording_links` again.",
+    "shared_by_calls": "is named|are named| by the rows of several calls, each of which may have a recording of its "
+    "own: compare the links in those rows.",
+    "without_state": "is named by a row but has no state|are named by rows but have no state|: run "
+    "`recording_links` again.",
     "object_gone": "was archived and is no longer in the bucket|were archived and are no longer in the bucket|: "
     "restore the object, or list the recording's id in retry_recording_ids.",
-    "object_changed": "was archived and is now another object|were archived and are now other objects|: run "
-    "`ringcx-archive verify --read-data`.",
+    "object_changed": "was archived, but its key now holds a different object|were archived, but their keys now hold "
+    "different objects|: run `ringcx-archive verify --read-data`.",
 }
 
 

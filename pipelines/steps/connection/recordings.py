@@ -86,7 +86,7 @@ class RecordingCheck:
                 return "warning", unknown
         except (ExpectedError, LinkRefused, MediaFault) as error:
             if isinstance(error, MediaFault) and error.reason in _NO_LOG_IN | _PAGES:
-                return "ok", "are refused without the log-in of the recordings"
+                return "ok", "are refused without the log-in for recordings"
             return "warning", unknown
         return "warning", (
             "anyone who has a link can download its recording without a log-in: keep links secret (the ledger and the "

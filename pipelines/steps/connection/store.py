@@ -68,9 +68,9 @@ class BucketCheck:
             return "failed", "a second put of the same key is not refused; check what is between this machine and S3"
         if not self.bucket.capabilities.create_only:
             return "warning", (
-                "are ignored by this store. The archive looks before each put, which is safe for the runs of one "
-                "process; two processes that store the same recording at the same moment could overtake each other. "
-                "Prefer a store that honours them"
+                "this store ignores the condition of a create-only put. The archive looks before each put, which is "
+                "safe for the runs of one process; two processes that store the same recording at the same moment "
+                "could overtake each other. Prefer a store that honours the condition"
             )
         return "ok", "a second put of the same key is refused, as it should be"
 
@@ -90,10 +90,10 @@ class BucketCheck:
     def _delete(self) -> Graded:
         if self.probes.remove(self._key):
             return "warning", (
-                "may delete: yes. Archiving does not need that: remove s3:DeleteObject from these credentials, and "
-                "with versioning s3:DeleteObjectVersion too"
+                "allowed. Archiving does not need it: remove s3:DeleteObject from these credentials, and with "
+                "versioning s3:DeleteObjectVersion too"
             )
-        return "ok", "may delete: no, as it should be; a tiny object stays under probes/"
+        return "ok", "refused, as it should be; a tiny object stays under probes/"
 
     def _versioning(self) -> Graded:
         is_on = self.probes.versioning()
@@ -109,7 +109,7 @@ class BucketCheck:
                 return "warning", "on, but without a default retention nothing is locked: set one for the bucket"
             case True, default:
                 return "ok", f"on, by default for {default}"
-        return "warning", "off: archived recordings can be deleted by anyone with that right; switch it on"
+        return "warning", "off: anyone who has the right to delete can delete archived recordings; switch it on"
 
 
 def ledger_works(files: Files, now: datetime) -> Graded:

@@ -40,7 +40,8 @@ def sentence(plan: Plan) -> str:
     total = plan.totals
     to_run, unknown = total["dates_to_run"], total["dates_unknown"]
     if not to_run:
-        return f"Nothing to run: according to the ledger, nothing is left to fetch on {number(total['dates'], 'date')}."
+        planned = number(total["dates"], "planned date")
+        return f"Nothing to run: according to the ledger, nothing is left to fetch on the {planned}."
     about = "about " if plan.to_run["estimated"].any() else ""
     to_fetch = f"{about}{number(total['recordings_to_fetch'], 'recording')} to fetch"
     if unknown == to_run:
@@ -49,7 +50,7 @@ def sentence(plan: Plan) -> str:
         to_fetch += f", and an unknown number on {number(unknown, 'date')}"
     return (
         f"{number(to_run, 'date')} to run, {total['dates'] - to_run:,} left out: {to_fetch}; at least "
-        f"{_hours(total['seconds'])}, set by the limit {total['longest']}. Retries are not counted. Nothing was "
+        f"{_hours(total['seconds'])}, set by the limit `{total['longest']}`. Retries are not counted. Nothing was "
         "changed or requested."
     )
 

@@ -177,7 +177,7 @@ def _refusal(
         due = "is" if state.next_attempt_at > now else "was due"
         return f"{key} is pending, not lost: its next attempt {due} at {state.next_attempt_at:%Y-%m-%d %H:%M} UTC."
     if key in with_other_name:
-        return f"{key} is {state.status}, but its other source was not tried yet: run {found_on}, then accept."
+        return f"{key} is {state.status}, but its other source has not been tried yet: run {found_on}, then accept."
     if missing := gaps(found_on):
         return f"{key} is {state.status}, but {found_on} is unknown: {missing[0]}. Run that date, then accept."
     return ""
@@ -203,7 +203,7 @@ def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, decided:
         dates = " to ".join(dict.fromkeys(map(str, (decision.days[0], decision.days[-1]))))
         others = ", ".join(f"{count:,} `{reason}`" for reason, count in reasons.most_common())
         verb = "accepted" if decision.revoke else "lost"
-        instead = f"; other reasons on these dates: {others}" if others else ""
+        instead = f"; other reasons found: {others}" if others else ""
         decided.refused.append(f"No recording of {dates} is {verb} for the reason `{decision.reason}`{instead}.")
     return list(found.values())
 

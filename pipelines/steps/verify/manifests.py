@@ -148,8 +148,8 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
                     what = f"{key} is not the one on which {head.key} is based"
                     flag("manifest_altered", key, f"{what}: it was altered; restore its first version")
             case _:
-                sentence = f"{head.key} does not name a manifest of {day} in the proper form, or no longer names one"
-                flag("manifest_altered", head.key, sentence)
+                what = f"{head.key} does not name a manifest of {day} in the proper form, or no longer names one"
+                flag("manifest_altered", head.key, f"{what}; restore its first version")
 
 
 def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
@@ -162,7 +162,8 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
     sums |= {"bytes": sum(entry.size or 0 for entry in entries)}
     sums |= {"found": None if totals.get("verdict") == "unknown" else len(entries)}
     if wrong := [name for name, total in sums.items() if totals.get(name) != total]:
-        flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
+        what = f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})"
+        flag("totals_wrong", key, f"{what}; restore its first version")
     changed = _compare_entries(evidence, latest, flag)
     stale = [number(changed, "recording")] if changed else []
     if evidence.verdict is not None and accepted != [loss.document() for loss in accepted_on(evidence.verdict)]:
@@ -198,5 +199,6 @@ def _compare_entries(evidence: Evidence, latest: ManifestHead, flag: Flag) -> in
         if sealed and held:
             differing = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
             sentence += f", and they differ in {', '.join(differing)}"
-        flag(kind, recording_id, f"{sentence}: a manifest or a ledger part was altered or removed")
+        sentence += ": a manifest or a ledger part was altered or removed; find out which, and restore it"
+        flag(kind, recording_id, sentence)
     return changed

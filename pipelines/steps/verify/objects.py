@@ -60,7 +60,8 @@ def check_objects(
     held = evidence.held()
     for key, count in Counter(entry.key for entry in held).items():
         if count > 1:  # the bytes of one are there, those of the others are not
-            flag("object_stray", str(key), f"{count} recordings are recorded under the same key {key}")
+            what = f"{count} recordings have the same key {key}, which can hold only one of them"
+            flag("object_stray", str(key), f"{what}; find out which manifest or ledger part was altered")
     chosen = reading.choose(entry.recording_id for entry in held)
 
     def verify(entry: ManifestEntry) -> Hashed | KeyMissing | StorageUnavailable | None:
@@ -104,7 +105,9 @@ def _judge_object(
         if (found.size, found.sha256) == (entry.size, entry.sha256):
             return
         kind = "object_altered"
-        what = f"has {found.size:,} bytes with SHA-256 {found.sha256} and not {entry.size or 0:,} with {entry.sha256}"
+        what = (
+            f"has {found.size:,} bytes with SHA-256 {found.sha256}, not {entry.size or 0:,} bytes with {entry.sha256}"
+        )
     result.held -= 1
     result.bytes -= entry.size or 0
     version = f" (version {entry.version_id} was the sealed one)" if entry.version_id else ""

@@ -101,7 +101,7 @@ class Verification:
         if not self.dates:
             return "There was no date to verify."
         if total["doubts"]:
-            strays = f" ({total['strays']:,} of these without a date)" if total["strays"] else ""
+            strays = f" ({total['strays']:,} without a date)" if total["strays"] else ""
             return (
                 f"{number(total['doubts'], 'discrepancy', 'discrepancies')}{strays} on {total['doubtful_dates']:,} of "
                 f"{dates}; the list of discrepancies says what to do about each; {read}."

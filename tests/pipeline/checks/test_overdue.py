@@ -158,7 +158,9 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     assert [said for said in late if said not in found] == []
     ledger.append_states([final(one, Status.missing, "not_found", datetime.now(UTC), "by-hand") for one in known])
     assert lost in (standing(it).description or "")
-    assert f"by date, the source should still have {number}:" in (standing(it).description or "")
+    assert f"{number} lost recording{'s' * (number > 1)} should still be in the source, judging by" in (
+        standing(it).description or ""
+    )
 
 
 def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Callable[..., Any]) -> None:
