@@ -72,7 +72,7 @@ def _digest(recording: Recording) -> Digest:
 
 
 def wav_bytes(recording: Recording) -> bytes:
-    """Synthesise the file. One in eight has an odd-sized `LIST` chunk before its audio, as some recorders write."""
+    """Synthesize the file. One in eight has an odd-sized `LIST` chunk before its audio, as some recorders write."""
     key = hashlib.blake2b(recording.path.encode(), digest_size=8).digest()
     chance = np.random.default_rng(int.from_bytes(key, "big"))
     frames = recording.duration_s * SAMPLE_RATE

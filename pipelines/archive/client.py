@@ -97,7 +97,7 @@ def _require_answer(*, amazon: bool) -> Callable[..., None]:
     """Return a handler that raises an error if a proxy answered.
 
     botocore would take its page for an empty list, a successful put or an object that is not there. A page may have an
-    `ETag`, but not Amazon's `x-amz-request-id`. Only Amazon's answer to a HEAD that finds nothing can be recognised.
+    `ETag`, but not Amazon's `x-amz-request-id`. Only Amazon's answer to a HEAD that finds nothing can be recognized.
     """
 
     def require(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401

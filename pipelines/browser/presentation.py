@@ -12,7 +12,7 @@ from pipelines.wording import number, reason_in_words
 
 STATES: Final[Mapping[str, str]] = {
     "archived": "archived",
-    "pending": "waiting",
+    "pending": "pending",
     "missing": "missing",
     "rejected": "rejected",
     "denied": "denied",

@@ -79,7 +79,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
         if busy := unfinished_dates(instance, [str(day) for day in days]):
             raise click.ClickException(
                 f"{number(len(busy), 'run has', 'runs have')} not ended ({', '.join(sorted(busy))}): wait for the end, "
-                "or terminate in the Dagster UI what should not go on"
+                "or terminate each in the Dagster UI"
             )
         for at, day in enumerate(days):
             log, run_id = logs / f"run-{day}.log", ""

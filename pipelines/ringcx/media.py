@@ -1,6 +1,6 @@
 """Fetching recordings: a link that may be requested leads to a whole body, or to the reason why there is none.
 
-Every hop is checked against the allow-list, and bodies that are plainly no recordings are recognised.
+Every hop is checked against the allow-list, and bodies that are plainly no recordings are recognized.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 

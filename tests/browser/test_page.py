@@ -45,7 +45,7 @@ def test_a_link_fills_in_dates_and_state_alone_and_searches_for_nothing(site: Si
     text = site.client("officer").get(link).text
     assert 'name="from" value="2026-11-22"' in text
     assert 'name="to" value="2026-11-23"' in text
-    assert '<option value="pending" selected>waiting</option>' in text
+    assert '<option value="pending" selected>pending</option>' in text
     assert not re.search("6025550142|ava", text)
     assert not site.log("search")
     assert "alert(" not in site.client("officer").get("/?from=alert(1)&to=&state=alert(1)").text

@@ -241,8 +241,8 @@ def test_an_account_that_the_user_may_not_read_is_named_by_its_id(check: Callabl
 def test_without_network_the_source_is_not_asked_again_and_again(check: Callable[..., Check]) -> None:
     one = check(RINGCX_API_URL=f"http://127.0.0.1:{closed_port()}/voice/api")
     assert one() == 1
-    assert one.verdicts("failed") == {"RingCX answers"}
-    assert "Check the machine's network" in one.sentence("RingCX answers")
+    assert one.verdicts("failed") == {"connection to RingCX"}
+    assert "Check the machine's network" in one.sentence("connection to RingCX")
     assert of_account(*REPORTS) <= one.verdicts("not tried")
 
 

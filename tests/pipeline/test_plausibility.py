@@ -103,8 +103,8 @@ def test_a_weekday_without_calls_is_as_usual_without_calls(tmp_path: Path) -> No
 def test_the_sentence_says_how_sure_it_is(tmp_path: Path) -> None:
     steady = judged(tmp_path / "steady", weeks(100, 101, 99, 100), 100).sentence
     assert steady == (
-        "interaction_metadata of 2026-11-18 has 100 rows, where 100 are usual. More than 30% missing would have been "
-        "noticed (4 dates compared)."
+        "interaction_metadata of 2026-11-18 has 100 rows, where 100 are usual. A loss of more than 30% of the "
+        "rows would have been noticed (4 dates compared)."
     )
     wild = judged(tmp_path / "wild", weeks(100, 140, 80, 110, 125, 90), 100).sentence
     assert "history cannot tell whether that is the whole day: " in wild

@@ -2,7 +2,7 @@
 
 urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md). This module adds three
 rules: connect only to checked addresses (`addresses.py`); limit the time of a whole response, since a source that sends
-a byte a minute would block a thread for ever; and refuse a response whose end is in doubt.
+a byte a minute would block a thread forever; and refuse a response whose end is in doubt.
 """
 
 # ruff: noqa: ANN401, SLF001 - the seams of http.client and urllib3 are private methods, whose arguments pass through

@@ -117,12 +117,12 @@ def report_is_plausible(
         sentence = f"{report} of {day} has {pulled}; history cannot tell whether that is the whole day: {why}."
     else:
         sentence = (
-            f"{report} of {day} has {pulled}, where {counts['usual_rows']:,} are usual. More than {noticeable:.0%} "
-            f"missing would have been noticed ({number(counts['dates_compared'], 'date')} compared)."
+            f"{report} of {day} has {pulled}, where {counts['usual_rows']:,} are usual. A loss of more than "
+            f"{noticeable:.0%} of the rows would have been noticed ({number(counts['dates_compared'], 'date')} compared)."
         )
     if vanished := counts["rows_vanished"]:
         gone = number(vanished, "row seen before is", "rows seen before are")
-        sentence += f" {gone} no longer in the source; the recordings are kept."
+        sentence += f" {gone} no longer in the source; their recordings are kept."
     return CheckResult(
         level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
     )

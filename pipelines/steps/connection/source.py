@@ -39,7 +39,7 @@ class SourceCheck:
 
     def results(self) -> Iterator[Result]:
         """Yield the results one after another; what depends on a failed check is not tried."""
-        answers = check("RingCX answers", self._answers)
+        answers = check("connection to RingCX", self._answers)
         yield answers
         why = "the source does not answer" if answers.verdict == "failed" else ""
         now = self.clock()
