@@ -16,7 +16,7 @@ from sandbox.server import RunningSandbox
 from tests.dagster.conftest import Dagster, assert_without_a_trace_of_its_work, back, slow, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]  # the daemon's own rhythms are 5, 30 and 60 s
-DAYS = [back(14), back(13)]
+DAYS = [back(14), back(13), back(12)]
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,10 @@ def test_a_date_is_archived_from_the_browser_and_its_page_tells_what_is_held_and
     absent = min(dagster.truth(day))
     sandbox.set_faults(Faults(not_found=Where(paths=(f"*/{absent}",)), slow=Where(share=1.0), slow_bytes_per_s=12_000))
 
+    nodes = dagster.ask("{ assetNodes { groupName assetKey { path } } }")
+    assert {(node["groupName"], *node["assetKey"]["path"]) for node in nodes} == {
+        (group, name) for group, names in GROUPS.items() for name in names
+    }
     for group, names in GROUPS.items():
         # The page moves to the group that was opened, and draws nothing that is out of sight.
         page.goto(f"{dagster.url}/asset-groups")
@@ -65,6 +69,9 @@ def test_a_date_is_archived_from_the_browser_and_its_page_tells_what_is_held_and
 
     page.get_by_text("Materialize all").click()
     dates = page.get_by_placeholder("No matching partitions")
+    dates.fill(f"[{day}...{day + timedelta(days=2)}]")
+    dates.press("Tab")
+    expect(page.get_by_role("button", name="Launch backfill")).to_be_visible()
     dates.fill(day.isoformat())
     dates.press("Tab")
     page.get_by_role("button", name="Launch 1 run").click()
