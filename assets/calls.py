@@ -20,8 +20,8 @@ from pipelines.wording import number
 def calls(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> dg.MaterializeResult[None]:
-    """The table in which people search for calls: a row for each recording dated this day and for each call without one,
-    with numbers, agent, queue, state and manifest. **Holds personal data.**
+    """The table in which people search for calls: a row for each recording dated this day and for each call without
+    one, with numbers, agent, queue, state and manifest. **Holds personal data.**
     """
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():

@@ -109,7 +109,8 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
             return kind(sentence.format(bucket=bucket, said=said, where=where))
     if said in {"NoSuchKey", "404", "NotFound"}:
         return KeyMissing(key)
-    if http_status == 412 or said == "NoSuchUpload":  # whose first answer was lost: it is stored, or will be
+    # A completed upload whose first response was lost: the object is stored, or will be.
+    if http_status == 412 or (said == "NoSuchUpload" and error.operation_name == "CompleteMultipartUpload"):
         return KeyExists(key)
     if is_transient(error):
         code = "" if said == str(http_status) else f" ({said})"

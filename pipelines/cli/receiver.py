@@ -5,6 +5,7 @@ On SIGTERM the process accepts no new request, answers the others once their eve
 
 import asyncio
 import logging
+import resource
 import socket
 from collections import Counter
 
@@ -22,6 +23,7 @@ log = logging.getLogger("pipelines.events")
 _LOG_EVERY = 60.0
 _GRACE_SECONDS = 25
 _KEEP_ALIVE_SECONDS = 15
+_OTHER_FILES = 100  # event files, S3 connections, logs
 
 
 @subcommand("receiver", "receiver --count", takes_outside=False)
@@ -35,11 +37,25 @@ def command(*, count: bool) -> None:
         raise SettingsError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
     events = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
     if isinstance(settings, ReceiverSettings):
+        _allow_connections(settings.events_max_connections)
         events.probe()
         listener = listen(settings.events_host, settings.events_port, "EVENTS_HOST and EVENTS_PORT")
         asyncio.run(_serve(Receiver(events, settings), settings, listener))
     else:
         _print_counts(events)
+
+
+def _allow_connections(most: int) -> None:
+    """Raise this process's limit on open files to what the connections need; raise SettingsError if it is fixed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + _OTHER_FILES
+    if resource.RLIM_INFINITY != hard < wanted:
+        raise SettingsError(
+            f"EVENTS_MAX_CONNECTIONS={most} needs {wanted} open files, and this process may open {hard}: lower it, or "
+            "raise the limit (`ulimit -n`, or LimitNOFILE of the unit)"
+        )
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _print_counts(stored: Events) -> None:

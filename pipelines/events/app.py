@@ -5,6 +5,7 @@ No answer and no log line holds a field of an event or a header. uvicorn limits 
 
 import asyncio
 import hmac
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -31,6 +32,7 @@ PATHS = ("/", "/events", "/events/")
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
 GATHER_SECONDS = 0.02
+_PROBE_SECONDS = 30
 _RETRY_LATER = {"Retry-After": "5"}
 # A start that far ahead, or before the first date, is a defect of the event: it is filed under the day of its arrival.
 _CLOCK_SKEW = timedelta(days=1)
@@ -77,6 +79,7 @@ class Receiver(Collector):
         # Twice the rate at once after a quiet second. Refused senders do not use up the rate of others.
         self._rate = RateLimit(60 * settings.events_rate, 2 * settings.events_rate)
         self._malformed: tuple[date, int] = (date.min, 0)
+        self._proven_until = 0.0
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -89,10 +92,13 @@ class Receiver(Collector):
     async def _refuse(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for these alone
         self.counts[_RESULTS[error.status_code]] += 1
-        return PlainTextResponse(f"{error.detail}\n", error.status_code, headers=error.headers)
+        detail = "Send events to /events with GET, POST or PUT." if error.status_code in {404, 405} else error.detail
+        return PlainTextResponse(f"{detail}\n", error.status_code, headers=error.headers)
 
     async def _event(self, request: Request) -> Response:
         self._admit(request)
+        if request.method == "HEAD":  # which Starlette permits wherever GET is
+            raise HTTPException(405, headers={"Allow": "GET, POST, PUT"})
         query, body = request.scope["query_string"], await self._body(request)
         now = datetime.now(UTC)
         try:
@@ -189,10 +195,12 @@ class Receiver(Collector):
         return JSONResponse(health, 503 if self.trouble else 200)
 
     async def _probe(self) -> None:
-        """Find out whether events could be stored now."""
+        """Find out whether events could be stored now. Ask the storage twice a minute at most, since anybody may."""
+        if not self.trouble and time.monotonic() < self._proven_until:
+            return
         try:
             await asyncio.to_thread(self._events.probe)
-            self.trouble = ""
+            self.trouble, self._proven_until = "", time.monotonic() + _PROBE_SECONDS
         except EventsUnavailable as error:
             self.trouble = str(error)
 

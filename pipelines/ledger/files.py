@@ -70,11 +70,12 @@ class LocalFiles:
             return {name: (self.root / name).stat().st_size for name in names}
 
     def folders(self, prefix: str) -> Names:
-        """Return the names of the folders directly under `prefix`, sorted."""
+        """Return the names of the folders directly under `prefix` that hold something, sorted."""
         folder = self.root / _checked(prefix.rstrip("/") or ".")
         with self._errors("list", prefix):
             _, folders, _ = next(os.walk(folder, onerror=_unless_absent), ("", [], []))
-        return sorted(folders)
+            # A writer that was killed may have left a folder without a file, which S3 would not list.
+            return sorted(name for name in folders if any((folder / name).iterdir()))
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; raise FileNotFoundError if there is no such file."""

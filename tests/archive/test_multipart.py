@@ -203,6 +203,17 @@ def test_a_large_recording_whose_answer_was_lost_is_found_to_be_stored(
     assert proxied.hash_object(upload.key).sha256 == upload.sha256
 
 
+def test_parts_of_an_upload_that_somebody_aborted_are_no_object_that_is_stored(
+    moto_client: "S3Client", large: BinaryIO
+) -> None:
+    def refuse(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        return answer(request, 404, "NoSuchUpload")
+
+    with pytest.raises(StorageError) as caught:
+        put(Bucket(like(moto_client, refuse, "UploadPart"), "archive", ""), "aborted.WAV", large)
+    assert not isinstance(caught.value, KeyExists)
+
+
 def test_a_body_that_cannot_be_read_breaks_off_as_what_it_is(moto_bucket: Bucket) -> None:
     class Unreadable(io.BytesIO):
         def read(self, _: int | None = -1, /) -> bytes:

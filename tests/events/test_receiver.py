@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import statistics
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.cli.main import main
 from pipelines.events import app as receiver_app
 from pipelines.events.app import is_admitted
 from pipelines.events.files import EventsUnavailable, Line, LocalEvents, read_frames
@@ -67,7 +69,9 @@ def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: 
     assert not [one for one in answers.values() if "location" in one.headers or "elsewhere.example" in one.text]
     assert client.post("/events/", json=event(7), follow_redirects=False).status_code == 401
     assert client.delete("/events", headers=GOOD).status_code == 405
-    assert client.get("/health").json()["events"] == {"elsewhere": 3, "refused": 1, "stored": 2}
+    assert client.head("/events", params=event(8), headers=GOOD).status_code == 405
+    assert answers["/events/x"].text == "Send events to /events with GET, POST or PUT.\n"
+    assert client.get("/health").json()["events"] == {"elsewhere": 4, "refused": 1, "stored": 2}
     assert len(stored_calls(LocalEvents(place))) == 2
 
 
@@ -208,7 +212,7 @@ class FailingKeeper(LocalEvents):
 
     failing = False
     slow_s = 0.0
-    batches = 0
+    batches = probes = 0
 
     def write(self, lines: Iterable[Line]) -> None:
         self.batches += 1
@@ -217,6 +221,7 @@ class FailingKeeper(LocalEvents):
         super().write(lines)
 
     def probe(self) -> None:
+        self.probes += 1
         self._need()
         super().probe()
 
@@ -312,6 +317,23 @@ def test_wrong_settings_are_told_in_a_sentence_without_a_secret(
     with pytest.raises(SettingsError, match=said) as caught:
         load(ReceiverSettings)
     assert "s3cret" not in str(caught.value)
+
+
+def test_whoever_reads_health_again_and_again_causes_no_write_each_time(receiver: Make, place: Path) -> None:
+    keeper = FailingKeeper(place)
+    client = receiver(keeper=keeper)
+    for _ in range(5):
+        assert client.get("/health").status_code == client.get("/metrics").status_code == 200
+    assert keeper.probes == 1
+
+
+def test_more_connections_than_the_process_may_open_files_are_refused_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_all(monkeypatch, EVENTS_URL=str(place), EVENTS_HEADER_VALUE="s3cret", EVENTS_MAX_CONNECTIONS="2000")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert main(["receiver"]) == 2
+    assert "EVENTS_MAX_CONNECTIONS=2000 needs 2100 open files" in capsys.readouterr().err
 
 
 def test_user_and_password_are_the_basic_header_that_ringcx_sends(monkeypatch: pytest.MonkeyPatch) -> None:

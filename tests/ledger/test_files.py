@@ -36,6 +36,13 @@ def test_an_empty_place_lists_nothing(place: Any) -> None:
         place.files.read("recording_states/none.parquet")
 
 
+def test_a_folder_in_which_a_killed_writer_left_nothing_is_not_listed(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    files.create("recording_states/date=1/x.parquet", b"x")
+    (tmp_path / "recording_states/date=2").mkdir()
+    assert files.folders("recording_states/") == ["date=1"]
+
+
 @pytest.mark.parametrize("size", [0, 1, 5 * 1024 * 1024])
 def test_bytes_come_back_as_they_were(place: Any, size: int) -> None:
     data = os.urandom(size)

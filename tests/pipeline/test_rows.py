@@ -21,6 +21,7 @@ from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.settings import Calendar, VerifySettings
 from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.link.extract_links import linked_days
+from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, over_at, ready_at
 
@@ -190,6 +191,17 @@ class TestDates:
         assert (again.counts["recordings_new"], again.counts["recordings_known"]) == (0, 1)
         assert book.dates() == before
         assert set(before.values()) <= {DAY} | linked_days(book.ledger, DAY, calendar(first=moved[1]))
+
+    def test_a_recording_that_another_zone_dated_to_a_date_never_pulled_is_read_by_the_run_that_found_it(
+        self, book: Book
+    ) -> None:
+        book.add(GLOBAL, a_row(GLOBAL, f"{DAY}T20:00:00Z"))
+        book.register(zone="Asia/Tokyo")
+        next_day = DAY + timedelta(days=1)
+        assert set(book.dates().values()) == {next_day}
+        linked = linked_days(book.ledger, DAY, calendar())
+        assert next_day in linked
+        assert len(recordings_of(book.ledger, DAY, linked)) == 1
 
     def test_an_event_received_in_the_year_9999_is_asked_for_now(self) -> None:
         row = {"account_id": "1", "received_at": "9999-12-31T23:59:59Z"}

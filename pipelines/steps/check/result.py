@@ -43,7 +43,9 @@ def examples(recordings: pd.DataFrame) -> pd.DataFrame:
     shown = recordings.head(LISTED)[columns].rename(columns={"recording_id": "recording", "status": "state"})
     shown = shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
     if "next_attempt_at" in recordings:
-        shown["next_attempt_utc"] = pd.to_datetime(recordings["next_attempt_at"]).dt.strftime("%Y-%m-%d %H:%M").fillna("")
+        shown["next_attempt_utc"] = (
+            pd.to_datetime(recordings["next_attempt_at"]).dt.strftime("%Y-%m-%d %H:%M").fillna("")
+        )
     return shown
 
 

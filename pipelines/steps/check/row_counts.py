@@ -117,8 +117,8 @@ def report_is_plausible(
         sentence = f"{report} of {day} has {pulled}; history cannot tell whether that is the whole day: {why}."
     else:
         sentence = (
-            f"{report} of {day} has {pulled}, where {counts['usual_rows']:,} are usual. A loss of more than "
-            f"{noticeable:.0%} of the rows would have been noticed ({number(counts['dates_compared'], 'date')} compared)."
+            f"{report} of {day} has {pulled}, where {counts['usual_rows']:,} are usual. A loss of more "
+            f"than {noticeable:.0%} of the rows would be noticed ({number(counts['dates_compared'], 'date')} compared)."
         )
     if vanished := counts["rows_vanished"]:
         gone = number(vanished, "row seen before is", "rows seen before are")

@@ -19,10 +19,10 @@ from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
-from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import REPORTS, UII_COLUMN, ReportName
 from pipelines.settings import Calendar
 from pipelines.steps.link.matching import WITHIN
-from pipelines.steps.link.recording_date import RecordingDates
+from pipelines.steps.link.recording_date import RecordingDates, near
 from pipelines.steps.link.rows import ROWS, duration_s, links_of, needed_columns, over_at, ready_at
 
 _BATCH = 5_000
@@ -114,7 +114,11 @@ def _lines(
 
 
 def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
-    """Return `day`, and the dates under which the recordings of its rows and their other names are stored."""
+    """Return `day`, and the dates under which the recordings of its rows and their other names are stored.
+
+    Dates next to these that were never pulled are included: another ARCHIVE_TIMEZONE may have dated recordings of `day`
+    to them, and no run of their own fetches these.
+    """
     links = extract_links(ledger, day, calendar)
     days = links.days
     extremes = links.table.group_by("date").aggregate([("started_at", "min"), ("started_at", "max")])
@@ -122,7 +126,8 @@ def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
         if line["started_at_min"]:
             days.add(local_day(line["started_at_min"] - WITHIN[-1], calendar.zone))
             days.add(local_day(line["started_at_max"] + WITHIN[-1], calendar.zone))
-    return days
+    never_pulled = near(days).difference(days, *(ledger.days("report_pulls", report) for report in REPORTS))
+    return days | never_pulled.intersection(ledger.days("recording_states"))
 
 
 def shared_ids(links: ExtractedLinks, known: pa.Table) -> list[str]:

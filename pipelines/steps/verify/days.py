@@ -233,7 +233,9 @@ class _Day:
         result.accepted_elsewhere = {
             key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
         }
-        evidence.verdict = None if found.damage else found  # damage was reported where the part was read
+        evidence.verdict = None if found.damage else found
+        if found.damage and not result.doubts:  # in a part of another date; own ones were reported when they were read
+            self.flag("unreadable", result.date, f"{self.day} could not be verified completely: {found.damage}")
         # Recordings dated before the first date with runs were found by the pull of another date.
         if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
             for gap in found.not_pulled:

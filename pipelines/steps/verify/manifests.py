@@ -124,7 +124,7 @@ def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:
     bucket, day = arriving.bucket, arriving.day
     key, sealed = catalog_key(bucket.prefix, day), latest.document.get("catalog_sha256")
     found = bucket.sha256_of(key)
-    if found is None or sealed not in {None, found}:
+    if found is None or (sealed is not None and sealed != found):
         what = "is gone" if found is None else "is not the catalog that was sealed: it was altered or replaced"
         sentence = f"{key} {what}; run {day} again, which rebuilds it from the ledger"
         flag("catalog_stale", key, sentence, arriving=arriving.sealed_just_now or arriving.under_way)

@@ -11,7 +11,8 @@ import pytest
 from pipelines.ledger.states import RecordingState
 from sandbox.faults import Faults, Where
 from tests.commands import an_hour_later, run
-from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, MIDDLE, TODAY, Copy, edited
+from tests.copies import Copies
+from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, TODAY, Copy, edited
 
 
 @pytest.mark.parametrize("which", [0, -1])
@@ -74,6 +75,24 @@ def test_totals_that_are_not_the_sums_of_the_entries_are_named_whatever_attests_
         copy.put(key, edited(body, lambda one, name=name: one["totals"].update({name: 10_000}), hashed=True))
         assert (str(MIDDLE), "totals_wrong", key) in copy.doubts()
         assert f"are not the sums of its entries ({name})" in copy.sentences(key)
+
+
+@pytest.mark.parametrize("value", [[], {}, ["x"], 5])
+def test_a_catalog_hash_of_another_type_is_named_and_hides_nothing(copy: Copy, value: object) -> None:
+    key = copy.manifests(MIDDLE)[-1]
+    copy.put(key, edited(copy.get(key), lambda head: head.update({"catalog_sha256": value}), hashed=False))
+    assert "catalog_stale" in {kind for _, kind, _ in copy.doubts()}
+
+
+def test_a_date_whose_verdict_a_damaged_part_of_another_date_hides_is_not_good(
+    copy: Copy, sample: Copies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", f"{sample.variables['RINGCX_ACCOUNT_IDS']},15300009")  # never pulled
+    for key in [key for key in copy.keys("ledger/recording_states/") if f"date={LAST}/" in key]:
+        copy.put(key, copy.get(key)[:-1])
+    assert copy.verify(first=MIDDLE, last=MIDDLE) == 1
+    assert copy.result["good"] is False
+    assert "could not be verified completely" in copy.sentences(str(MIDDLE))
 
 
 def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
