@@ -8,6 +8,7 @@ from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import EnvironmentParam, LedgerStore, SourceParam
+from pipelines.steps.link.rows import EVENTS
 from pipelines.steps.pull.events import take_events
 from pipelines.wording import number
 
@@ -23,11 +24,11 @@ def end_call_events(
     lost on their way, so they never make a date complete: the reports do.
     """
     with as_permanent_failure():
-        settings = environment.settings
+        day, settings, states = date.fromisoformat(context.partition_key), environment.settings, ledger.open()
         new_by_account, counts = take_events(
-            ledger.open(),
+            states,
             source.events,
-            date.fromisoformat(context.partition_key),
+            day,
             accounts=settings.ringcx_account_ids,
             zone=settings.events_zone,
             now=environment.clock(),
@@ -38,8 +39,10 @@ def end_call_events(
     what = counted({says: counts[name] for says, name in names.items()}, "nothing new")
     return dg.MaterializeResult(
         metadata={
-            "summary": f"{number(counts['events_read'], 'event')} read for {context.partition_key} from "
+            "summary": f"{number(counts['events_read'], 'event')} read for {day} from "
             f"{number(counts['files_read'], 'file')}; {what}. Only the reports show whether an event is missing.",
+            "dagster/partition_row_count": counts["events_of_date"],
+            "dagster/uri": states.uri("report_rows", day, EVENTS),
             **{name: counts[name] for name in ("events_read", "events_with_link", "events_new")},
             **without_zeros(counts),
             "by_account": table(("account", "new"), sorted(new_by_account.items())),

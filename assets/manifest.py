@@ -5,16 +5,17 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import counts_by_state, not_held, place, stored_at
+from assets.presentation import column_schema, counts_by_state, not_held, place, stored_at
 from pipelines import storage
 from pipelines.archive.keys import catalog_key
+from pipelines.archive.proof.seal import CATALOG_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.seal.seal_day import Stores, neighbours_to_seal, seal_day
 
 
-@dg.asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"})
+@dg.asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"}, metadata=column_schema(CATALOG_SCHEMA))
 def daily_manifest(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> dg.MaterializeResult[None]:
@@ -41,6 +42,7 @@ def daily_manifest(
         metadata={
             "verdict": f"{verdict.verdict}: {verdict.sentence}",
             **counts_by_state(sealed.recordings.by_status(), verdict),
+            "dagster/partition_row_count": sealed.recordings.by_status().total(),
             **({"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}),
             "megabytes": round(sealed.recordings.size() / 1e6, 3),
             "manifest_number": manifest.number,

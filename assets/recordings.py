@@ -23,6 +23,7 @@ from assets.presentation import (
 )
 from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
+from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore, SourceParam
@@ -65,9 +66,10 @@ def recording_links(
 ) -> dg.MaterializeResult[None]:
     """The recordings that the date's rows link to. Each new recording becomes `pending`."""
     with as_permanent_failure():
+        day, states = date.fromisoformat(context.partition_key), ledger.open()
         found = register_links(
-            ledger.open(),
-            date.fromisoformat(context.partition_key),
+            states,
+            day,
             environment.settings,
             allowed=source.allowed,
             now=environment.clock(),
@@ -79,8 +81,9 @@ def recording_links(
     recordings = number(counts["recordings_found"], "recording")
     return dg.MaterializeResult(
         metadata={
-            "summary": f"The rows of {context.partition_key} link to {recordings}; {what}.",
+            "summary": f"The rows of {day} link to {recordings}; {what}.",
             "dagster/partition_row_count": counts["recordings_found"],
+            "dagster/uri": states.uri("recording_states", day),
             **{name: counts[name] for name in ("recordings_found", "recordings_new")},
             **without_zeros(counts),
             **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
@@ -129,6 +132,7 @@ def recordings(  # noqa: PLR0917 - what it touches
         metadata={
             "verdict": f"{verdict.verdict}: {verdict.sentence}",
             **counts_by_state(matched.by_status(), verdict),
+            "dagster/partition_row_count": matched.by_status()[Status.archived],
             "archived_now": result.archived,
             "megabytes_now": round(result.size / 1e6, 3),
             **without_zeros(

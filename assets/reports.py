@@ -118,6 +118,7 @@ def _pulled(  # noqa: PLR0917 - what it touches
         metadata={
             "summary": f"{number(rows, 'row')} pulled for {day} from {accounts}, {how_far}; {what}.",
             "dagster/partition_row_count": rows,
+            "dagster/uri": ledger.open().uri("report_rows", day, report),
             "rows_pulled": rows,
             "rows_with_link": with_link,
             "rows_new": sums["new"],

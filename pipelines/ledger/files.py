@@ -51,6 +51,11 @@ class LocalFiles:
     def __repr__(self) -> str:
         return f"LocalFiles({str(self.root)!r})"
 
+    @property
+    def uri(self) -> str:
+        """The address of the folder."""
+        return f"{self.root.absolute().as_uri()}/"
+
     def list(self, prefix: str) -> Names:
         """Return the names that begin with `prefix`, at any depth, sorted."""
         above, _, start = prefix.rpartition("/")
@@ -126,7 +131,12 @@ class S3Files:
         self.prefix = f"{self.prefix.strip('/')}/".lstrip("/")
 
     def __repr__(self) -> str:
-        return f"S3Files('s3://{self.bucket}/{self.prefix}')"
+        return f"S3Files({self.uri!r})"
+
+    @property
+    def uri(self) -> str:
+        """The address of the prefix."""
+        return f"s3://{self.bucket}/{self.prefix}"
 
     def list(self, prefix: str) -> Names:
         """Return the names that begin with `prefix`, sorted: one request per 1000 names."""

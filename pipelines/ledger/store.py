@@ -55,6 +55,10 @@ class Ledger:
         # The steps of a run read the states of its date seven times.
         self._last_read: tuple[list[str], pa.Table] = ([], STATE_SCHEMA.empty_table())
 
+    def uri(self, kind: str, day: date, report: str | None = None) -> str:
+        """Return the address of the folder that holds a date's parts of a kind (a name of SCHEMAS)."""
+        return self._files.uri + _folder(kind, day, report)
+
     def append_rows(
         self, report: str, day: date, rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str
     ) -> None:

@@ -65,9 +65,14 @@ def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(world: Callable
     assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
     pulled = it.metadata(again, "agent_segment_metadata")
     assert pulled["dagster/partition_row_count"] == pulled["rows_pulled"]
-    day = recent[0].isoformat()
-    assert it.metadata(again, "recordings")["dagster/uri"].startswith("s3://")
-    assert day in it.metadata(again, "recordings")["dagster/uri"]
+    sealed, fetched = it.metadata(again, "daily_manifest"), it.metadata(again, "recordings")
+    assert fetched["dagster/partition_row_count"] == fetched["archived"]
+    assert sealed["dagster/partition_row_count"] == len(it.states(recent[0]))
+    for asset in ("agent_segment_metadata", "recording_links", "recordings", "daily_manifest", "calls"):
+        bucket, _, prefix = it.metadata(again, asset)["dagster/uri"].removeprefix("s3://").partition("/")
+        assert bucket == it.bucket
+        assert f"date={recent[0]}" in prefix
+        assert it.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"], asset
     assert it.metadata(again, "agent_segment_metadata")["rows_new"] == 0
     assert it.metadata(again, "agent_segment_metadata")["rows_changed"] == 0
     after = it.objects("")

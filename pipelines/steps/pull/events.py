@@ -78,6 +78,7 @@ def take_events(
     counts["events_known"] = len(own) - counts["events_new"] - counts["events_changed"]
     for account, rows in _kept_aside(ledger, day, accounts):
         append(account, rows)
+    counts["events_of_date"] = len(keys)
     # A damaged file is read by every run, so that the damage stays visible until somebody looks.
     ends = {name + whose: size for name, size in unread.items() if name not in damaged}
     ledger.append_event_reads(day, ends, run_id=run_id, read_at=now)
