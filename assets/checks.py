@@ -10,10 +10,9 @@ from assets.presentation import calls_page, listing, table
 from pipelines.errors import ExpectedError
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
-from pipelines.ringcx.reports.columns import REPORTS
+from pipelines.ringcx.reports.columns import EVENTS, REPORTS
 from pipelines.steps.check import all_dates, audio, event_delivery, report_agreement, row_counts, verdict
 from pipelines.steps.check.result import CheckResult, Level
-from pipelines.steps.link.rows import EVENTS
 
 RECORDINGS = dg.AssetKey("recordings")
 # The lowest priority, so that no recording waits for a check.

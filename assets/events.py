@@ -8,7 +8,7 @@ from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import EnvironmentParam, LedgerStore, SourceParam
-from pipelines.steps.link.rows import EVENTS
+from pipelines.ringcx.reports.columns import EVENTS
 from pipelines.steps.pull.events import take_events
 from pipelines.wording import number
 

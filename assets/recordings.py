@@ -27,7 +27,7 @@ from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore, SourceParam
-from pipelines.ringcx.reports.columns import REPORTS
+from pipelines.ringcx.reports.columns import EVENTS, REPORTS
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.fetch.fetcher import Fetcher
@@ -35,7 +35,6 @@ from pipelines.steps.fetch.work_queue import reopen, work_queue
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.link.register_links import matched_recordings, register_links
-from pipelines.steps.link.rows import EVENTS
 from pipelines.steps.pull.events import seconds_to_archive
 from pipelines.wording import number
 

@@ -14,8 +14,7 @@ from pipelines.ledger.schema import ROW_SCHEMA, PullRecord
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import EnvironmentParam, LedgerStore, SourceParam
-from pipelines.ringcx.reports.columns import ReportName
-from pipelines.steps.link.rows import INTERACTIONS
+from pipelines.ringcx.reports.columns import INTERACTIONS, ReportName
 from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import SETTLING, pull_each, pull_report, settled_period
 from pipelines.wording import number

@@ -27,9 +27,8 @@ from pipelines.orchestration.sensors.pending import (
     continue_stopped_runs,
     pending_recordings,
 )
-from pipelines.ringcx.reports.columns import CURRENT, LEGACY
+from pipelines.ringcx.reports.columns import CURRENT, EVENTS, LEGACY
 from pipelines.settings import Calendar, DagsterSettings, load
-from pipelines.steps.link.rows import EVENTS
 
 _ASSETS = (
     *(agent_segment_metadata, global_call_type_detail, interaction_metadata, end_call_events),

@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, ReportName
 from pipelines.ringcx.reports.times import uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import Verdict, judge_date
-from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)

@@ -13,10 +13,9 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, UII_COLUMN, ReportName
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.table import calls_of, write_calls
-from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS
 from tests.memory_bucket import a_bucket
 from tests.pipeline.test_rows import DAY, FIRST, Book, a_row
 

@@ -19,13 +19,14 @@ from pipelines.ledger.schema import PullRecord, states_by_id
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
+from pipelines.ringcx.reports.columns import INTERACTIONS
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import Calendar
 from pipelines.steps.fetch.work_queue import work_queue
 from pipelines.steps.link.matching import Call, Pairs, join, pairs_around
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, matched_recordings, register_links
-from pipelines.steps.link.rows import INTERACTIONS, over_at, ready_at
+from pipelines.steps.link.rows import over_at, ready_at
 from pipelines.steps.pull.windows import is_fresh
 from tests.history import history
 

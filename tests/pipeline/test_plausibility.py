@@ -13,10 +13,10 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.reports.columns import INTERACTIONS
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.row_counts import report_is_plausible
-from pipelines.steps.link.rows import INTERACTIONS
 
 WEDNESDAY = date(2026, 11, 18)
 ACCOUNT = "15300002"

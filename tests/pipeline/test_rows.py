@@ -16,14 +16,23 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
-from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import (
+    AGENT,
+    COLUMNS,
+    EVENTS,
+    GLOBAL,
+    INTERACTIONS,
+    LINK_COLUMN,
+    UII_COLUMN,
+    ReportName,
+)
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.settings import Calendar, VerifySettings
 from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
-from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, over_at, ready_at
+from pipelines.steps.link.rows import over_at, ready_at
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 DAY = date(2026, 11, 17)

@@ -9,8 +9,8 @@ from pipelines.events.files import EventsUnavailable, day_folder
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.resources import EnvironmentParam, SourceParam
 from pipelines.orchestration.run_requests import AFTER_REPORTS, RunRequests
+from pipelines.ringcx.reports.columns import EVENTS
 from pipelines.settings import Calendar
-from pipelines.steps.link.rows import EVENTS
 
 AFTER_EVENTS = (dg.AssetKey(EVENTS), *AFTER_REPORTS)
 # A call may have begun yesterday, and a clock may be a day ahead. Other dates have their events taken by their runs.

@@ -6,6 +6,10 @@ from itertools import chain, count
 from typing import Final, Literal
 
 ReportName = Literal["agent_segment_metadata", "global_call_type_detail", "interaction_metadata", "end_call_events"]
+AGENT: Final[ReportName] = "agent_segment_metadata"
+GLOBAL: Final[ReportName] = "global_call_type_detail"
+INTERACTIONS: Final[ReportName] = "interaction_metadata"
+EVENTS: Final[ReportName] = "end_call_events"
 
 _DOCUMENTED: Final[dict[ReportName, str]] = {
     "agent_segment_metadata": """
@@ -59,8 +63,8 @@ LINK_COLUMN: Final[dict[ReportName, str]] = {
 UII_COLUMN: Final[dict[ReportName, str]] = dict.fromkeys(COLUMNS, "uii") | {"interaction_metadata": "interaction_id"}
 """The column of each report that names the call."""
 
-LEGACY: Final[tuple[ReportName, ...]] = ("agent_segment_metadata", "global_call_type_detail")
-CURRENT: Final[tuple[ReportName, ...]] = ("interaction_metadata",)
+LEGACY: Final[tuple[ReportName, ...]] = (AGENT, GLOBAL)
+CURRENT: Final[tuple[ReportName, ...]] = (INTERACTIONS,)
 REPORTS: Final = (*LEGACY, *CURRENT)
 """The reports that are pulled. No date is complete by End Call Events, which may be lost on their way."""
 FULL_SOURCES: Final = (LEGACY, CURRENT)

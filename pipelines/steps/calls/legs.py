@@ -9,21 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
-from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_ms, uii_time
-from pipelines.steps.link.rows import (
-    AGENT,
-    EVENTS,
-    GLOBAL,
-    INTERACTIONS,
-    ROWS,
-    Cells,
-    is_agents,
-    is_flag_unknown,
-    links_of,
-    needed_columns,
-    start_of,
-)
+from pipelines.steps.link.rows import ROWS, Cells, is_agents, is_flag_unknown, links_of, needed_columns, start_of
 
 _RESULT: Final = re.compile(r"[A-Za-z][A-Za-z _-]{0,40}", re.ASCII)
 _DIRECTIONS: Final[Mapping[str, str]] = {

@@ -7,14 +7,13 @@ import pandas as pd
 
 from pipelines.calendar import day_bounds
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import EVENTS, GLOBAL, LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.times import uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import YOUNG
 from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.matching import Call
 from pipelines.steps.link.recording_date import near
-from pipelines.steps.link.rows import EVENTS, GLOBAL
 from pipelines.steps.pull.coverage import covers
 from pipelines.wording import number
 

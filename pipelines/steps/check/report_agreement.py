@@ -14,12 +14,20 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import links_in
-from pipelines.ringcx.reports.columns import LINK_COLUMN, REPORTS, UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import (
+    AGENT,
+    EVENTS,
+    GLOBAL,
+    INTERACTIONS,
+    LINK_COLUMN,
+    REPORTS,
+    UII_COLUMN,
+    ReportName,
+)
 from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.recording_date import near
-from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS
 from pipelines.steps.pull.coverage import Pulls, Unpulled, covers, newest_by_account
 from pipelines.wording import number
 

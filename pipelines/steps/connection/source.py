@@ -10,12 +10,12 @@ import httpx
 from pipelines.ringcx.auth import LOG_IN_LIMIT, TokenAuth
 from pipelines.ringcx.errors import shown_url
 from pipelines.ringcx.links import SegmentLinks
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import INTERACTIONS, ReportName
 from pipelines.ringcx.reports.requests import Direction, InteractionSource, Period, ReportSource
 from pipelines.settings import PlanSettings
 from pipelines.steps.connection.recordings import Link
 from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
-from pipelines.steps.link.rows import INTERACTIONS, links_of, needed_columns
+from pipelines.steps.link.rows import links_of, needed_columns
 from pipelines.wording import number
 
 # Reports cover calls that ended at least five minutes ago; a recording appears 10 to 15 minutes after its call.

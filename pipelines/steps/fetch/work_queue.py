@@ -20,9 +20,9 @@ from pipelines.ledger.schema import states_by_id, states_from, table_of, values
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import is_segment_link
+from pipelines.ringcx.reports.columns import INTERACTIONS
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
-from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _AT_ONCE = 1000

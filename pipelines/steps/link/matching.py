@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import AGENT, INTERACTIONS, UII_COLUMN, ReportName
 from pipelines.steps.link.recording_date import near
-from pipelines.steps.link.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, needed_columns, start_of
+from pipelines.steps.link.rows import ROWS, is_agents, links_of, needed_columns, start_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
 # are joined first: an agent may get the same call back within seconds.

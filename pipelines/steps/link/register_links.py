@@ -16,12 +16,12 @@ from pipelines.ledger.states import FINAL, RecordingState, Status, final, reopen
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
+from pipelines.ringcx.reports.columns import INTERACTIONS
 from pipelines.settings import Calendar
 from pipelines.steps.link.extract_links import ExtractedLinks, extract_links, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, join, pairs_around
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
-from pipelines.steps.link.rows import INTERACTIONS
 
 # The prefix of reasons that are about the link itself and not about the source's answer.
 LINK_REFUSED = "link_refused:"

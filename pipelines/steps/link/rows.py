@@ -9,13 +9,9 @@ from typing import Final, NamedTuple
 from pipelines.ledger.states import Layout
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import SegmentLinks, links_in, parse_link, segment_recording_id
-from pipelines.ringcx.reports.columns import LINK_COLUMN, UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_moment, parse_ms, parse_report_time, uii_time
 
-AGENT: Final[ReportName] = "agent_segment_metadata"
-GLOBAL: Final[ReportName] = "global_call_type_detail"
-INTERACTIONS: Final[ReportName] = "interaction_metadata"
-EVENTS: Final[ReportName] = "end_call_events"
 _READY_AFTER: Final[Mapping[ReportName, timedelta]] = {
     # "Allow 10 to 15 minutes after the call" (RingCX documentation): a request before that only costs a permit.
     INTERACTIONS: timedelta(minutes=15),

@@ -17,10 +17,9 @@ from pipelines.ledger.schema import STATE_SCHEMA
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.limits.limiter import MARGIN_S, Rate
-from pipelines.ringcx.reports.columns import LEGACY, REPORTS
+from pipelines.ringcx.reports.columns import INTERACTIONS, LEGACY, REPORTS
 from pipelines.settings import PlanSettings
 from pipelines.steps.link.recordings_table import RecordingsTable
-from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import unpulled
 from pipelines.steps.pull.reports import PARTS

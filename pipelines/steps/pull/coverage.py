@@ -9,9 +9,8 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+from pipelines.ringcx.reports.columns import FULL_SOURCES, INTERACTIONS, REPORTS, ReportName
 from pipelines.settings import VerifySettings
-from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.wording import number
 
 Pulls = Mapping[ReportName, Sequence[PullRecord]]

@@ -25,10 +25,10 @@ from pipelines.events.event import call_start, field
 from pipelines.events.files import Events, day_folder, malformed_folder, read_frames
 from pipelines.ledger.schema import values
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import COLUMNS, canonical_names, fold
+from pipelines.ringcx.reports.columns import COLUMNS, EVENTS, canonical_names, fold
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.times import parse_report_time
-from pipelines.steps.link.rows import EVENTS, links_of
+from pipelines.steps.link.rows import links_of
 from pipelines.steps.parallel import map_in_order
 
 _log = logging.getLogger(__name__)

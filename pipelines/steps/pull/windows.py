@@ -19,10 +19,11 @@ from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid
+from pipelines.ringcx.reports.columns import INTERACTIONS
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import InteractionSource, Period
 from pipelines.ringcx.reports.times import parse_moment
-from pipelines.steps.link.rows import INTERACTIONS, is_flag_unknown, links_of, needed_columns
+from pipelines.steps.link.rows import is_flag_unknown, links_of, needed_columns
 from pipelines.steps.pull.coverage import SETTLED, covers
 from pipelines.steps.pull.reports import whole_answer
 from pipelines.wording import number

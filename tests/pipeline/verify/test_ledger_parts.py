@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipelines.steps.link.rows import AGENT, GLOBAL
+from pipelines.ringcx.reports.columns import AGENT, GLOBAL
 from tests.copies import Copies
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, Copy
 
