@@ -14,12 +14,11 @@ from typing import Any, BinaryIO, Final
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import manifest_key, manifest_number, manifest_prefix
-from pipelines.archive.proof.attestation import ObservedObject, read_attestations
+from pipelines.archive.proof.attestation import MANIFESTS, ObservedObject, read_attestations
 from pipelines.archive.proof.manifest import Entry, ManifestHead, canonical_json, manifest_numbers, read_manifest
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.states import Status
-from pipelines.steps.seal.seal_day import MANIFESTS
 
 Row = Mapping[str, Any]
 """A row of the table `calls`."""

@@ -21,14 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import access_prefix, calls_key, recording_key
-from pipelines.archive.proof.attestation import ObservedObject, write_attestation
+from pipelines.archive.proof.attestation import MANIFESTS, ObservedObject, write_attestation
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.archive.proof.seal import CATALOG_SCHEMA, catalog_table, seal
 from pipelines.archive.proof.signature import Verifier, sign_manifest
 from pipelines.browser.app import Browser
 from pipelines.settings import BrowseSettings
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
-from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.archive.conftest import build_wav
 
 with warnings.catch_warnings():

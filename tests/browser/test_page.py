@@ -13,8 +13,8 @@ import pytest
 
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import attestation_prefix, manifest_key
+from pipelines.archive.proof.attestation import MANIFESTS
 from pipelines.evidence.integrity import check_recording
-from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.browser.site import DAY, HOSTILE_NAME, SUPPORT, Site, fields_of, path_of, samples, tone
 
 SEARCH = {"from": str(DAY), "to": str(DAY)}

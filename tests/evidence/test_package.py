@@ -20,11 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import manifest_key, signature_key
-from pipelines.archive.proof.attestation import ObservedObject, write_attestation
+from pipelines.archive.proof.attestation import MANIFESTS, ObservedObject, write_attestation
 from pipelines.archive.proof.manifest import canonical_json, read_manifest
 from pipelines.archive.proof.signature import FIRST_FORMAT, signed_statement
 from pipelines.evidence.verify import verify
-from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.browser.site import DAY, NOW, Site, break_at, tone
 from tests.evidence.conftest import Exported, exported, packaged
 

@@ -20,6 +20,8 @@ from pipelines.archive.keys import attestation_prefix
 from pipelines.archive.proof.manifest import canonical_json
 
 FORMAT = "ringcx-archive/witness/1"
+MANIFESTS, ACCESS = "manifests", "access"
+"""The kinds of attestation that list manifests, and the access log of a UTC day; others are the ledger's folders."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import access_prefix, manifest_key
-from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
+from pipelines.archive.proof.attestation import ACCESS, MANIFESTS, ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, manifest_numbers
 from pipelines.archive.proof.seal import Sealed, catalog_table, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
@@ -23,9 +23,6 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
-
-MANIFESTS, ACCESS = "manifests", "access"
-"""The kinds of attestation that list manifests, and the access log of a UTC day; others are the ledger's folders."""
 
 _ROUNDS = 5
 _ACCESS_DAYS = 3

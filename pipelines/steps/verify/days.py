@@ -13,6 +13,7 @@ from functools import partial
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
+from pipelines.archive.proof.attestation import MANIFESTS
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
@@ -20,7 +21,7 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
-from pipelines.steps.seal.seal_day import MANIFESTS, Stores
+from pipelines.steps.seal.seal_day import Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import read_ledger
 from pipelines.steps.verify.manifests import Evidence, check_catalog, check_manifests, check_next_day, compare

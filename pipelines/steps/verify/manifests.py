@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.keys import catalog_key, manifest_key, signature_key
-from pipelines.archive.proof.attestation import ObservedObject, read_attestations
+from pipelines.archive.proof.attestation import MANIFESTS, ObservedObject, read_attestations
 from pipelines.archive.proof.chain import Chain
 from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document, manifest_numbers
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import DateVerdict
 from pipelines.steps.pull.coverage import Pulls
-from pipelines.steps.seal.seal_day import MANIFESTS, accepted_on, entries_of, rows_pulled
+from pipelines.steps.seal.seal_day import accepted_on, entries_of, rows_pulled
 from pipelines.steps.verify.arriving import Arriving
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number

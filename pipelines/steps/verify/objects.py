@@ -14,11 +14,11 @@ from datetime import date
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.archive.keys import access_prefix
+from pipelines.archive.proof.attestation import ACCESS
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger.files import date_of
 from pipelines.settings import StorageSettings
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.seal.seal_day import ACCESS
 from pipelines.steps.verify.manifests import Evidence, attestations, compare_attested
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 

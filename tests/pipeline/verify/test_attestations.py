@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
+from pipelines.archive.proof.attestation import ACCESS, ObservedObject, read_attestations, write_attestation
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import VerifySettings
 from pipelines.steps.seal import seal_day as seal
@@ -46,7 +46,7 @@ def test_any_sealing_attests_the_access_log_of_the_last_three_utc_days(copy: Cop
         AccessLog(bucket).record(Access(at=at, **entry))  # type: ignore[arg-type]
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
     seal.seal_day(seal.Stores(bucket, copy.ledger(), settings), FIRST, now=now, run_id="again")
-    attested = [len(read_attestations(bucket, seal.ACCESS, at.date())[0]) for at in times]
+    attested = [len(read_attestations(bucket, ACCESS, at.date())[0]) for at in times]
     assert attested == [0, 1, 1, 1, 0]
 
 
