@@ -21,6 +21,9 @@ _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second 
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
 _MAX_CHUNKS = 4096
 _MAX_PADDING = 4096  # in bytes: more zeros than a block of a disk are silence
+# A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
+_DURATION_TOLERANCE_S = 5.0
+_DURATION_TOLERANCE_SHARE = 0.2
 
 _NAMES = frozenset(b"data|fmt |fact|LIST|bext|JUNK|iXML|axml|cue |PEAK|smpl|inst|id3 ".split(b"|"))
 Proof = Literal["whole", "nothing", "cut_off"]
@@ -106,6 +109,13 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
         proof=_proof(headers, data_end, riff_end, missing, size, is_streaming=is_streaming),
         disagrees=missing > 0,
     )
+
+
+def duration_differs(expected: float | None, measured: float | None) -> bool:
+    """Return whether a recording's length (s) plainly differs from the report's; False if one is unknown."""
+    if expected is None or measured is None:
+        return False
+    return abs(measured - expected) > max(_DURATION_TOLERANCE_S, _DURATION_TOLERANCE_SHARE * expected)
 
 
 def _read_headers(stream: BinaryIO, size: int) -> _Headers:

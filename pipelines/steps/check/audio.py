@@ -4,9 +4,9 @@ from datetime import date
 
 import pandas as pd
 
+from pipelines.archive.wav import duration_differs
 from pipelines.ledger.store import Ledger
 from pipelines.steps.check.result import CheckResult, Level, examples
-from pipelines.steps.fetch.attempt import duration_differs
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.wording import number

@@ -14,7 +14,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import Conflict, KeyExists, NameTaken, StorageUnavailable, StoreDamaged
 from pipelines.archive.silence import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
-from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
+from pipelines.archive.wav import NotARecording, WavInfo, duration_differs, inspect_wav
 from pipelines.errors import on_temporary_disk
 from pipelines.ledger.states import Layout, RecordingState
 from pipelines.ringcx.errors import LinkRefused
@@ -26,9 +26,6 @@ from pipelines.steps.fetch.work_queue import WorkItem, is_segment
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
-# A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
-DURATION_TOLERANCE_S = 5.0
-DURATION_TOLERANCE_SHARE = 0.2
 LENGTH_UNPROVEN = "length_unproven"
 HEADER_DISAGREES = "header_disagrees"
 FIREWALL = "refused_by_firewall"
@@ -181,13 +178,6 @@ class Attempt:
         }
         warnings = (*(warning for warning, holds in odd.items() if holds), *silent)
         return Outcome(state, self.clock(), stored, wav.duration_s, warnings)
-
-
-def duration_differs(expected: float | None, measured: float | None) -> bool:
-    """Return whether a recording's length (s) plainly differs from the report's; False if one is unknown."""
-    if expected is None or measured is None:
-        return False
-    return abs(measured - expected) > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
 
 
 def _doubt(wav: WavInfo, *, framed: bool) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+from pipelines.archive.wav import duration_differs
 from pipelines.ledger.states import Status
-from pipelines.steps.fetch.attempt import duration_differs
 from sandbox.faults import Faults, Where
 from tests.pipeline.checks.conftest import (
     FEW,
