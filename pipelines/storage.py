@@ -10,7 +10,8 @@ from pipelines.archive.proof.signature import KmsSigner, Signer, Verifier, local
 from pipelines.aws import S3Client, split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.store import Ledger
-from pipelines.settings import StorageSettings
+from pipelines.settings import StorageSettings, VerifySettings
+from pipelines.steps.verify.days import Archive
 
 
 def open_stores(
@@ -21,6 +22,12 @@ def open_stores(
     name, prefix = settings.archive_bucket, settings.archive_prefix
     bucket = Bucket(client, name, prefix, storage_class=settings.archive_storage_class)
     return bucket, Ledger(ledger_files(settings, client), clock=clock)
+
+
+def open_archive(settings: VerifySettings, s3: S3Client | None, clock: Callable[[], datetime]) -> Archive:
+    """Return the archive to verify; raise StorageRefused or KeyUnusable if it cannot be opened."""
+    stores = open_stores(settings, s3, clock, max_connections=2 * settings.archive_concurrency)
+    return Archive(*stores, settings, verifier(settings), clock)
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:

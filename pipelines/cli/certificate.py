@@ -9,7 +9,7 @@ from typing import Any
 import click
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines import __version__
+from pipelines import __version__, storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
     Outside,
@@ -22,7 +22,6 @@ from pipelines.cli.options import (
     whole_file,
     write_json,
 )
-from pipelines.cli.verify import open_archive
 from pipelines.ledger.states import Status
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
@@ -51,7 +50,7 @@ def command(
         raise click.UsageError("Give --html FILE, --json FILE or both")
     settings, now = load(VerifySettings), outside.clock()
     check_range(*given, local_day(now, settings.zone))
-    archive = open_archive(settings, outside)
+    archive = storage.open_archive(settings, outside.s3, outside.clock)
     dates = []
     for certificate in certify(archive, *given):
         dates.append(certificate)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipelines import storage
-from pipelines.cli.find import filters, looked_for, query_of
+from pipelines.cli.call_filters import filters, looked_for, query_of
 from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order

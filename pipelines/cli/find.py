@@ -1,22 +1,22 @@
 """`ringcx-archive find`: finds calls, and says where their recordings are or why they are not held."""
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file, write_json
+from pipelines.cli.call_filters import filters, looked_for, query_of
+from pipelines.cli.options import Outside, file_option, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
-from pipelines.steps.calls.search import CallSearch, Query, not_indexed, sentence_of_lacking
-from pipelines.steps.calls.table import CALLS_SCHEMA, STATES
+from pipelines.steps.calls.search import CallSearch, not_indexed, sentence_of_lacking
+from pipelines.steps.calls.table import CALLS_SCHEMA
 from pipelines.wording import number, reason_in_words
 
 FORMAT = "ringcx-archive/find/1"
@@ -35,59 +35,6 @@ _COLUMNS = {
 }
 SHOWN = ["date", "account_id", "call_s", *(name for name, _ in _COLUMNS.values())]
 """The columns that are read when only the table is shown."""
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def filters(command: _F) -> _F:
-    """Add the options that select calls; `query_of` takes their values."""
-    options = (
-        date_range(required=False),
-        click.option("--number", default="", help="A number of either side, in any format, or a part of one."),
-        click.option("--agent", default="", help="An agent's whole id or login, or a part of the name."),
-        click.option("--queue", default="", help="The whole id of a queue or campaign, or a part of its name."),
-        click.option("--account", default="", help="A sub-account's id."),
-        click.option(
-            "--direction", default="", type=click.Choice(["", "inbound", "outbound"]), help="The call's direction."
-        ),
-        click.option("--shortest", "shortest_s", type=click.FloatRange(min=0), help="At least this many seconds long."),
-        click.option("--longest", "longest_s", type=click.FloatRange(min=0), help="At most this many seconds long."),
-        click.option("--disposition", default="", help="A part of the disposition."),
-        click.option("--notes", default="", help="A part of the notes."),
-        click.option("--uii", default="", help="The call's UII."),
-        click.option(
-            "--recording",
-            "recordings",
-            metavar="ID",
-            multiple=True,
-            help="A recording's id; may be given several times.",
-        ),
-        click.option(
-            "--state",
-            default="",
-            type=click.Choice(["", *STATES]),
-            help="The recording's state; `none`: the call has no recording.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def query_of(settings: StorageSettings, now: datetime, *, first: date | None, last: date | None, **asked: Any) -> Query:  # noqa: ANN401 - fields of a query
-    """Return a query for the options of `filters`, and without dates for all up to yesterday."""
-    today = local_day(now, settings.zone)
-    yesterday = today - timedelta(days=1)
-    last = last or max(yesterday, first or yesterday)
-    first = first or min(settings.archive_start_date, last)
-    check_range(first, last, today)
-    return Query(first=first, last=last, **asked)
-
-
-def looked_for(asked: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of the options of `filters` for the access log."""
-    given = {name: value for name, value in asked.items() if value not in {"", None, ()}}
-    return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
 
 
 @subcommand(

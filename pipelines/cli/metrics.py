@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pipelines import storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, file_option, subcommand, whole_file
-from pipelines.cli.status import kept_dates, status
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import VerifySettings, load
+from pipelines.steps.check.status import kept_dates, status
 from pipelines.steps.check.verdict import Verdict
 
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it

@@ -20,12 +20,12 @@ from pipelines.cli.options import (
     subcommand,
 )
 from pipelines.cli.progress import Progress
-from pipelines.cli.status import status
 from pipelines.errors import ExpectedError
 from pipelines.orchestration.date_run import AnotherRun, end_dead_runs, running, stored_by
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
+from pipelines.steps.check.status import status
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, worst
 from pipelines.wording import number
 

@@ -1,24 +1,21 @@
 """`ringcx-archive status`: shows which dates are complete, and what the others lack."""
 
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipelines import storage
-from pipelines.archive.bucket import Bucket
-from pipelines.calendar import dates_between, local_day
+from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
-from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings, load
-from pipelines.steps.check.verdict import EXIT_CODES, Verdict, judge_date, sentence_of, worst
-from pipelines.steps.parallel import map_in_order
+from pipelines.steps.check.status import kept_dates, status
+from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
 from pipelines.wording import number
 
 FORMAT = "ringcx-archive/status/1"
-_READERS = 4  # dates at once: each holds its recordings in memory
 _SHOWN = 20  # sentences on the screen; the file of --json has all of them
 _COLUMNS = ("verdict", "expected", "held", "waiting", "next attempt (UTC)", "late", "lost", "accepted", "days left")
 _WIDTHS = (10, 10, 10, 10, 20, 8, 8, 10, 11)
@@ -58,49 +55,6 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     head = {"format": FORMAT, "from": str(first), "to": str(last), "asked_at": now.isoformat()}
     write_json(file, {**head, "verdict": verdict, "sentence": sentence, "dates": rows})
     return EXIT_CODES[verdict]
-
-
-def kept_dates(settings: VerifySettings, today: date) -> tuple[date, date]:
-    """Return the first and the last date that RingCX still keeps, up to yesterday."""
-    kept = today - timedelta(days=settings.ringcx_retention_days - 1)
-    yesterday = today - timedelta(days=1)
-    return min(max(settings.archive_start_date, kept), yesterday), yesterday
-
-
-def status(
-    ledger: Ledger, bucket: Bucket, settings: VerifySettings, first: date, last: date, *, now: datetime
-) -> Iterator[dict[str, Any]]:
-    """Yield the status of each date from `first` to `last`, with the names of the JSON document as keys.
-
-    A date with damage in the ledger or the archive is unknown, and does not stop the others.
-    """
-    today = local_day(now, settings.zone)
-
-    def of_date(day: date) -> dict[str, Any]:
-        found = judge_date(ledger, bucket, day, settings, now=now)
-        counted = {
-            "held": found.held,
-            "held_bytes": found.held_bytes,
-            "waiting": found.counts["waiting"],
-            "next_at": found.next_at and found.next_at.isoformat(),
-            "late": found.counts["overdue"] + found.counts["stuck"],
-        }
-        if found.damage:
-            counted = dict.fromkeys(counted)
-        return {
-            "date": str(day),
-            "verdict": found.verdict,
-            "expected": found.expected,
-            **counted,
-            "lost": found.lost,
-            "accepted_losses": None if found.damage else len(found.accepted),
-            "not_pulled": [str(gap) for gap in found.not_pulled],
-            "sentence": found.sentence,
-            "days_left": max(settings.ringcx_retention_days - (today - day).days, 0),
-        }
-
-    for _, row in map_in_order(of_date, dates_between(first, last), threads=_READERS):
-        yield row
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
-from pipelines.steps.verify.days import Archive, verify_days
+from pipelines.steps.verify.days import verify_days
 from pipelines.steps.verify.objects import Reading, find_strays
 from pipelines.steps.verify.report import DayResult, Discrepancy, Verification
 from pipelines.wording import number
@@ -90,7 +90,7 @@ def command(
     settings = load(VerifySettings)
     check_range(first, last, local_day(outside.clock(), settings.zone))
     reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
-    archive = open_archive(settings, outside)
+    archive = storage.open_archive(settings, outside.s3, outside.clock)
     screen = Screen()
     report = Verification(
         {
@@ -127,12 +127,6 @@ def command(
     if require_complete and not total["strays"]:
         return EXIT_CODES[worst(day.verdict for day in report.dates)]
     return 1 if total["doubts"] else 0
-
-
-def open_archive(settings: VerifySettings, outside: Outside) -> Archive:
-    """Open the archive that the settings name; raise StorageRefused or KeyUnusable if that fails."""
-    stores = storage.open_stores(settings, outside.s3, outside.clock, max_connections=2 * settings.archive_concurrency)
-    return Archive(*stores, settings, storage.verifier(settings), outside.clock)
 
 
 def _share(text: str | None) -> float:

@@ -18,7 +18,7 @@ from tests.commands import ROOT, run
 SUBCOMMANDS = sorted(
     path.stem.replace("_", "-")
     for path in (ROOT / "pipelines/cli").glob("*.py")
-    if path.stem not in {"__init__", "history", "main", "options", "progress", "stores"}
+    if path.stem not in {"__init__", "call_filters", "history", "main", "options", "progress"}
 )
 
 

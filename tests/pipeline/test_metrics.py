@@ -16,12 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.cli import metrics as metrics_command
 from pipelines.cli.metrics import metrics
-from pipelines.cli.status import status
 from pipelines.events.app import Receiver
 from pipelines.events.files import LocalEvents
 from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.settings import ReceiverSettings
+from pipelines.steps.check.status import status
 from tests.commands import ROOT, run
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
