@@ -211,7 +211,7 @@ def run_pending() -> None:
 
     job = json.loads(sys.stdin.read())
     found_at = datetime.now(UTC) - timedelta(hours=1)
-    Environment().stores[1].append_states(
+    Environment().stores.ledger.append_states(
         RecordingState(
             recording_id=f"1/1/{_name(number, size)}",
             account_id="1",
@@ -247,7 +247,7 @@ def run_ours() -> None:
     job = json.loads(sys.stdin.read())
     environment = Environment()
     source = Source(environment, notify=lambda _: None)
-    bucket, ledger = environment.stores
+    bucket, ledger = environment.stores.bucket, environment.stores.ledger
     attempt, concurrency = source.attempt(bucket), environment.settings.archive_concurrency  # made before it counts
     with _measured(job["recordings"], job["size"]):
         known = matched_recordings(ledger, DAY, (), now=environment.clock(), run_id="bench")

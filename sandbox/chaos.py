@@ -257,7 +257,7 @@ def _materialize(day: date, variables: Mapping[str, str], log: Path) -> None:
 @contextmanager
 def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
     """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
-    ledger = Environment().stores[1]
+    ledger = Environment().stores.ledger
 
     def look() -> None:
         report.ledger_reads += 1

@@ -41,7 +41,7 @@ def main() -> int:
 
 def _summary(days: list[date]) -> None:
     environment = Environment()
-    _, ledger = environment.stores
+    ledger = environment.stores.ledger
     columns = ["found", *(str(status) for status in Status), "MB held"]
     _say(f"\n{'date':<12}" + "".join(f"{name:>10}" for name in columns))
     explained: Counter[tuple[str, str]] = Counter()

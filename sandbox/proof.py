@@ -34,7 +34,7 @@ def truth_of(source: RunningSandbox, days: list[date]) -> Truth:
 
 def states_of(days: list[date]) -> dict[str, RecordingState]:
     """What the ledger of the environment's settings knows of `days`."""
-    return Environment().stores[1].states(days)
+    return Environment().stores.ledger.states(days)
 
 
 def prove(days: list[date], truth: Truth, source: RunningSandbox, s3: LocalS3) -> tuple[int, list[str]]:

@@ -16,7 +16,7 @@ class Services:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.source = Source(environment, logging.getLogger(__name__).info)
-        self.bucket, self.ledger = environment.stores
+        self.bucket, self.ledger = environment.stores.bucket, environment.stores.ledger
         self.close, self.allowed = self.source.close, self.source.allowed
 
     @property

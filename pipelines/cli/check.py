@@ -36,7 +36,7 @@ _LAYOUT = textwrap.TextWrapper(120, subsequent_indent=" " * _INDENT, break_long_
 def results(environment: Environment, source: Source) -> Iterator[Result]:
     """Run the checks one after another and yield each result immediately; raise ExpectedError if a setting is wrong."""
     settings = environment.settings
-    reports, s3, (bucket, ledger) = source.reports, environment.s3, environment.stores
+    reports, s3, stores = source.reports, environment.s3, environment.stores
     accounts, hosts = ", ".join(settings.ringcx_account_ids), ", ".join(settings.ringcx_media_hosts)
     yield Result("accounts", "ok", f"{accounts}; RINGCX_SOURCE is {settings.ringcx_source}.")
     yield check("limits", partial(_limits, settings, source))
@@ -51,10 +51,10 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
     yield from of_source.results()
     for of_recording, segments in _recording_checks(settings, source):
         fresh = [link for link in of_source.links if is_segment_link(link[1]) is segments]
-        known = ledger_links(ledger, segments=segments)
+        known = ledger_links(stores.ledger, segments=segments)
         yield from of_recording.results([*fresh[:2], *known, *fresh[2:]])
     probes = Probes(s3, settings.archive_bucket, settings.archive_prefix)
-    yield from BucketCheck(bucket, probes, environment.clock).results(s3)
+    yield from BucketCheck(stores.bucket, probes, environment.clock).results(s3)
     yield check("ledger", partial(ledger_works, storage.ledger_files(settings, s3), environment.clock()))
 
 

@@ -55,7 +55,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     check_range(first, last, local_day(outside.clock(), settings.zone), start)
     days = sorted(set(dates)) or dates_between(first, last)
     check_dagster_home()
-    next(environment.stores[0].list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
+    next(environment.stores.bucket.list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
     try:
         succeeded, verdict = archive(days, environment)
     except Stopped as stopped:
@@ -110,8 +110,8 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
 
 def _verdict(environment: Environment, day: date) -> dict[str, Any]:
     try:
-        bucket, ledger = environment.stores
-        return next(status(ledger, bucket, environment.settings, day, day, now=environment.clock()))
+        stores = environment.stores
+        return next(status(stores.ledger, stores.bucket, stores.settings, day, day, now=environment.clock()))
     except ExpectedError as error:  # does not keep the other dates from being archived
         return {"verdict": Verdict.unknown, "sentence": f"It is unknown what {day} holds: {error}"}
 

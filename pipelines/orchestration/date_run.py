@@ -190,7 +190,7 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
     """Return how many recordings a run of `day` has stored; None if the ledger cannot be read."""
     try:
         # A call over midnight is stored under the next date.
-        states = environment.stores[1].states([day, day + timedelta(days=1)]).values()
+        states = environment.stores.ledger.states([day, day + timedelta(days=1)]).values()
     except ExpectedError:  # perhaps the run stopped because the ledger is unavailable
         return None
     return sum(state.run_id == run_id and state.status is Status.archived for state in states)

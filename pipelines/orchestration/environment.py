@@ -7,12 +7,11 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 
 from pipelines import storage
-from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.aws import S3Client
 from pipelines.calendar import utc_now
-from pipelines.ledger.store import Ledger
 from pipelines.settings import Settings, load
+from pipelines.steps.seal.seal_day import Stores
 
 
 @lru_cache(maxsize=2)
@@ -49,6 +48,6 @@ class Environment:
         return _client_of_process(connections, self.settings.s3_options, hour)
 
     @cached_property
-    def stores(self) -> tuple[Bucket, Ledger]:
+    def stores(self) -> Stores:
         """The bucket, which keeps the server capabilities that it detects, and the ledger, which keeps what it read."""
-        return storage.open_stores(self.settings, self.s3, self.clock)
+        return Stores(*storage.open_stores(self.settings, self.s3, self.clock), self.settings)

@@ -28,7 +28,7 @@ class LedgerStore(dg.ConfigurableResource[Any]):
 
     def open(self) -> Ledger:
         """Return the ledger, the same object for all steps of a run, so that one step may use what another read."""
-        return self.environment.stores[1]
+        return self.environment.stores.ledger
 
 
 class ArchiveStore(dg.ConfigurableResource[Any]):
@@ -38,7 +38,7 @@ class ArchiveStore(dg.ConfigurableResource[Any]):
 
     def open(self) -> Bucket:
         """Return the bucket, which keeps the capabilities of the server that it detects."""
-        return self.environment.stores[0]
+        return self.environment.stores.bucket
 
 
 class SourceResource(dg.ConfigurableResource[Source]):
