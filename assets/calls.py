@@ -33,11 +33,10 @@ def calls(
     return dg.MaterializeResult(
         metadata={
             "summary": f"{day}: {summary(of_day.table)}",
-            "dagster/partition_row_count": of_day.table.num_rows,
             **without_zeros({"recordings": pc.count(of_day.table["recording_id"]).as_py()}),
             "is_new": not of_day.unchanged,
             "other_dates_written": ", ".join(written) or "none",
-            **stored_at(bucket, "calls", of_day.key),
+            **stored_at(bucket, "calls", of_day.key, of_day.table.num_rows),
             **calls_page(settings, day),
         }
     )

@@ -46,26 +46,31 @@ def prove_sample(
         document = json.dumps(report.document(environment.clock()), indent=1)
         key = verification_key(bucket.prefix, today, str(ULID.from_datetime(started)))
         bucket.put_new(key, document.encode(), content_type="application/json")
-    first = [(found.date, found.kind, found.sentence) for found in report.discrepancies[:_SHOWN]]
-    total, sentence = report.sum(), report.sentence()
+    sentence = report.sentence()
     if not days:
         sentence = "There is no sealed date to read back yet: a date counts from the day after its run."
-    rows = [(day.date, day.held, day.read, day.bytes_read / 1e6, day.doubts.total()) for day in report.dates]
-    metadata = {
-        "sentence": sentence,
+    metadata = {"sentence": sentence, **_counts(report), "seed": seed, "result": place(bucket, key), **_tables(report)}
+    if report.sum()["doubts"]:
+        raise PermanentFailure(sentence, metadata)
+    context.add_output_metadata(metadata)
+
+
+def _counts(report: Verification) -> dict[str, float]:
+    total = report.sum()
+    return {
         "dates": total["dates"],
         "recordings_read": total["read"],
         "megabytes_read": round(total["read_bytes"] / 1e6, 3),
         "recordings_held": total["held"],
         "doubts": total["doubts"],
-        "seed": seed,
-        "result": place(bucket, key),
-        "by_date": table(("date", "held", "read", "megabytes_read", "doubts"), rows),
-        "first_doubts": table(("date", "kind", "sentence"), first),
     }
-    if total["doubts"]:
-        raise PermanentFailure(sentence, metadata)
-    context.add_output_metadata(metadata)
+
+
+def _tables(report: Verification) -> dict[str, dg.MetadataValue]:
+    rows = [(day.date, day.held, day.read, day.bytes_read / 1e6, day.doubts.total()) for day in report.dates]
+    first = [(found.date, found.kind, found.sentence) for found in report.discrepancies[:_SHOWN]]
+    by_date = table(("date", "held", "read", "megabytes_read", "doubts"), rows)
+    return {"by_date": by_date, "first_doubts": table(("date", "kind", "sentence"), first)}
 
 
 @dg.job

@@ -25,14 +25,9 @@ def end_call_events(
     """
     with as_permanent_failure():
         day, settings, states = date.fromisoformat(context.partition_key), environment.settings, ledger.open()
+        accounts, now, run_id = settings.ringcx_account_ids, environment.clock(), context.run.run_id
         new_by_account, counts = take_events(
-            states,
-            source.events,
-            day,
-            accounts=settings.ringcx_account_ids,
-            zone=settings.events_zone,
-            now=environment.clock(),
-            run_id=context.run.run_id,
+            states, source.events, day, accounts=accounts, zone=settings.events_zone, now=now, run_id=run_id
         )
     names = {"new": "events_new", "changed": "events_changed", "known": "events_known"}
     names |= {"of other accounts": "events_of_other_accounts", "damaged": "damaged_lines"}

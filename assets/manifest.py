@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import column_schema, counts_by_state, not_held, place, stored_at
+from assets.presentation import column_schema, not_held, place, stored_at, verdict_and_counts
 from pipelines import storage
 from pipelines.archive.keys import catalog_key
 from pipelines.archive.proof.seal import CATALOG_SCHEMA
@@ -40,9 +40,7 @@ def daily_manifest(
     manifest, verdict = sealed.manifest, sealed.verdict
     return dg.MaterializeResult(
         metadata={
-            "verdict": f"{verdict.verdict}: {verdict.sentence}",
-            **counts_by_state(sealed.recordings.by_status(), verdict),
-            "dagster/partition_row_count": sealed.recordings.by_status().total(),
+            **verdict_and_counts(verdict, sealed.recordings.by_status()),
             **({"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}),
             "megabytes": round(sealed.recordings.size() / 1e6, 3),
             "manifest_number": manifest.number,
@@ -51,7 +49,7 @@ def daily_manifest(
             "manifest_sha256": " ".join(manifest.sha256[start : start + 16] for start in range(0, 64, 16)),
             "manifest_is_signed": signer is not None,
             "manifests_of_neighbours": ", ".join(new) or "none new",
-            **stored_at(bucket, "manifest", manifest.key),
+            **stored_at(bucket, "manifest", manifest.key, sealed.recordings.by_status().total()),
             "catalog": place(bucket, catalog_key(bucket.prefix, day)),
             "not_held": not_held(sealed.recordings.reasons()),
         }

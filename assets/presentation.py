@@ -52,11 +52,14 @@ def counted(numbers: Mapping[str, int], otherwise: str) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or otherwise
 
 
-def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
-    """Return counts by state, under constant names, which the UI plots over dates; `found` only if it is known."""
+def verdict_and_counts(verdict: DateVerdict, by_status: Counter[Status]) -> dict[str, str | int]:
+    """Return the verdict, and counts by state under constant names, which the UI plots over dates; `found` only if it
+    is known.
+    """
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
     others = {str(status): by_status[status] for status in Status} | {"accepted_losses": len(verdict.accepted)}
-    return {**found, "archived": by_status[Status.archived], **without_zeros(others)}
+    sentence = f"{verdict.verdict}: {verdict.sentence}"
+    return {"verdict": sentence, **found, "archived": by_status[Status.archived], **without_zeros(others)}
 
 
 def not_held(reasons: pa.Table) -> str:
@@ -86,9 +89,10 @@ def calls_page(settings: Settings, day: date) -> dict[str, dg.MetadataValue]:
     return {"calls_page": dg.MetadataValue.url(f"{settings.browse_url}/?from={day}&to={day}")}
 
 
-def stored_at(bucket: Bucket, name: str, key: str) -> dict[str, dg.MetadataValue]:
-    """Return where an asset of a date is stored: the address for the UI's catalog, and a link called `name`."""
-    return {"dagster/uri": dg.MetadataValue.text(f"s3://{bucket.name}/{key}"), name: place(bucket, key)}
+def stored_at(bucket: Bucket, name: str, key: str, rows: int) -> dict[str, dg.MetadataValue]:
+    """Return where `rows` of a date are stored: address and number for the UI's catalog, and a link called `name`."""
+    uri, count = dg.MetadataValue.text(f"s3://{bucket.name}/{key}"), dg.MetadataValue.int(rows)
+    return {"dagster/uri": uri, "dagster/partition_row_count": count, name: place(bucket, key)}
 
 
 def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:

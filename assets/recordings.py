@@ -13,12 +13,12 @@ from assets.presentation import (
     calls_page,
     column_schema,
     counted,
-    counts_by_state,
     listing,
     not_held,
     progress_logger,
     stored_at,
     table,
+    verdict_and_counts,
     without_zeros,
 )
 from pipelines.archive import keys
@@ -65,15 +65,9 @@ def recording_links(
 ) -> dg.MaterializeResult[None]:
     """The recordings that the date's rows link to. Each new recording becomes `pending`."""
     with as_permanent_failure():
-        day, states = date.fromisoformat(context.partition_key), ledger.open()
-        found = register_links(
-            states,
-            day,
-            environment.settings,
-            allowed=source.allowed,
-            now=environment.clock(),
-            run_id=context.run.run_id,
-        )
+        day, states, settings = date.fromisoformat(context.partition_key), ledger.open(), environment.settings
+        now, run_id = environment.clock(), context.run.run_id
+        found = register_links(states, day, settings, allowed=source.allowed, now=now, run_id=run_id)
     counts = found.counts
     names = {"new": "recordings_new", "known": "recordings_known", "with a refused link": "links_refused"}
     what = counted({says: counts[name] for says, name in names.items()}, "none so far")
@@ -108,16 +102,8 @@ def recordings(  # noqa: PLR0917 - what it touches
     with as_permanent_failure():
         settings, states, bucket, allowed = environment.settings, ledger.open(), archive.open(), source.allowed
         linked = linked_days(states, day, settings)
-        again, refused = reopen(
-            states,
-            day,
-            linked,
-            config.retry_recording_ids,
-            all_final=config.retry_final,
-            allowed=allowed,
-            now=now,
-            run_id=run_id,
-        )
+        ids, all_final = config.retry_recording_ids, config.retry_final
+        again, refused = reopen(states, day, linked, ids, all_final=all_final, allowed=allowed, now=now, run_id=run_id)
         matched = matched_recordings(states, day, linked, now=now, run_id=run_id)
         queue = work_queue(matched, allowed, bucket.prefix, now=now, run_id=run_id)
         context.log.info("%s known, %d due", number(len(matched), "recording"), len(queue))
@@ -127,25 +113,17 @@ def recordings(  # noqa: PLR0917 - what it touches
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
         verdict = judge_date(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
+    now_too = {"adopted_now": result.adopted, "reopened_now": again, "still_not_allowed": refused}
     return dg.MaterializeResult(
         metadata={
-            "verdict": f"{verdict.verdict}: {verdict.sentence}",
-            **counts_by_state(matched.by_status(), verdict),
-            "dagster/partition_row_count": matched.by_status()[Status.archived],
+            **verdict_and_counts(verdict, matched.by_status()),
             "archived_now": result.archived,
             "megabytes_now": round(result.size / 1e6, 3),
-            **without_zeros(
-                {
-                    "of_other_dates": len(matched) - values(matched.lines["date"]).count(day),
-                    "adopted_now": result.adopted,
-                    "reopened_now": again,
-                    "still_not_allowed": refused,
-                }
-            ),
+            **without_zeros({"of_other_dates": len(matched) - values(matched.lines["date"]).count(day), **now_too}),
             **event_latency,
             "not_held": not_held(matched.reasons()),
             **calls_page(settings, day),
-            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day)),
+            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day), matched.by_status()[Status.archived]),
         }
     )
 

@@ -1,6 +1,6 @@
 """The reports: their rows list the recordings that should exist."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -95,45 +95,32 @@ def _pulled(  # noqa: PLR0917 - what it touches
     day, settings = date.fromisoformat(context.partition_key), environment.settings
     bounds = day_bounds(day, settings.zone)
     period = settled_period(bounds, environment.clock(), day, settling)
-    pull_account = partial(
-        pull,
-        day=day,
-        period=period,
-        ledger=ledger.open(),
-        run_id=context.run.run_id,
-        clock=environment.clock,
-        log=context.log,
-    )
+    states, run_id, clock = ledger.open(), context.run.run_id, environment.clock
+    pull_account = partial(pull, day=day, period=period, ledger=states, run_id=run_id, clock=clock, log=context.log)
     pulls = pull_each(report, day, settings.ringcx_account_ids, pull_account)
     whole_day = period.end == bounds[1]
-    sums = {name: sum(getattr(pull, name) or 0 for pull in pulls) for name in _SUMS}
-    rows, with_link = sums["rows"], sums["with_link"]
     how_far = "whole day"
     if not whole_day:
         how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, as the day was not over (run the date again)"
+    sums = {name: sum(getattr(pull, name) or 0 for pull in pulls) for name in _SUMS}
     what = counted({name: sums[name] for name in ("new", "changed")}, "none new or changed")
-    accounts = number(len(pulls), "account")
+    rows, accounts = number(sums["rows"], "row"), number(len(pulls), "account")
+    by_account = [(pull.account_id, pull.rows, pull.new, pull.with_link) for pull in pulls]
     return dg.MaterializeResult(
         metadata={
-            "summary": f"{number(rows, 'row')} pulled for {day} from {accounts}, {how_far}; {what}.",
-            "dagster/partition_row_count": rows,
-            "dagster/uri": ledger.open().uri("report_rows", day, report),
-            "rows_pulled": rows,
-            "rows_with_link": with_link,
-            "rows_new": sums["new"],
-            **without_zeros(
-                {
-                    **{f"rows_{name}": sums[name] for name in ("changed", "unchanged", "vanished")},
-                    "rows_without_link": rows - with_link,
-                    "largest_window": max(pull.largest_window or 0 for pull in pulls),
-                    **{name: sums[name] for name in _ODDITIES},
-                }
-            ),
+            "summary": f"{rows} pulled for {day} from {accounts}, {how_far}; {what}.",
+            "dagster/partition_row_count": sums["rows"],
+            "dagster/uri": states.uri("report_rows", day, report),
+            **_row_counts(sums, max(pull.largest_window or 0 for pull in pulls)),
             "period": f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC",
             "whole_day": dg.MetadataValue.bool(whole_day),
-            "by_account": table(
-                ("account", "rows", "new", "with_link"),
-                [(pull.account_id, pull.rows, pull.new, pull.with_link) for pull in pulls],
-            ),
+            "by_account": table(("account", "rows", "new", "with_link"), by_account),
         }
     )
+
+
+def _row_counts(sums: Mapping[str, int], largest_window: int) -> dict[str, int]:
+    counts = {f"rows_{name}": sums[name] for name in ("changed", "unchanged", "vanished")}
+    counts |= {"rows_without_link": sums["rows"] - sums["with_link"], "largest_window": largest_window}
+    always = {"rows_pulled": sums["rows"], "rows_with_link": sums["with_link"], "rows_new": sums["new"]}
+    return always | without_zeros(counts | {name: sums[name] for name in _ODDITIES})
