@@ -1,1 +1,1 @@
-"""The assets, one module per family. Each asset reads, calls a step of `pipelines`, and reports the outcome."""
+"""The assets, one module per family: each reads, calls a step of `pipelines` and reports the result. Jobs: `upkeep`."""

@@ -1,17 +1,14 @@
-"""The table in which people search for calls, and the job that indexes it by month. The UI shows no personal data."""
+"""The table in which people search for calls. The UI shows no personal data."""
 
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 import pyarrow.compute as pc
 
 from assets.presentation import calls_page, column_schema, stored_at, without_zeros
-from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
-from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
-from pipelines.wording import number
 
 
 @dg.asset(
@@ -40,22 +37,3 @@ def calls(
             **calls_page(settings, day),
         }
     )
-
-
-@dg.op
-def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, archive: ArchiveStore) -> None:
-    """Index the months that have changed."""
-    with as_permanent_failure():
-        today = local_day(environment.clock(), environment.settings.zone)
-        written = dict(index_months(archive.open(), FIRST_DAY, today + timedelta(days=2)))
-    sentence = f"{number(len(written), 'month')} indexed, with {number(sum(written.values()), 'date')}."
-    context.add_output_metadata({"summary": sentence, "months": ", ".join(written) or "none"})
-
-
-@dg.job
-def calls_index() -> None:
-    """Write an index of each month in which a date has changed: the dates on which a number, an agent, a UII or a
-    recording occurs. With the index, a search over years reads few dates; without it, the search reads all dates and
-    finds the same calls. Writes under `calls/` only.
-    """
-    index_calls()

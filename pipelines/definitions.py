@@ -7,14 +7,15 @@ from datetime import timedelta
 import dagster as dg
 
 from assets import checks
-from assets.acceptance import accept_losses
-from assets.calls import calls, calls_index
-from assets.drill import restore_drill
+from assets.calls import calls
 from assets.events import end_call_events
 from assets.manifest import daily_manifest
-from assets.plan import backfill_plan
 from assets.recordings import recording_links, recordings
 from assets.reports import agent_segment_metadata, global_call_type_detail, interaction_metadata
+from assets.upkeep.accept_losses import accept_losses
+from assets.upkeep.backfill_plan import backfill_plan
+from assets.upkeep.calls_index import calls_index
+from assets.upkeep.restore_drill import restore_drill
 from pipelines.memory import tune_allocator, tune_gc
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING

@@ -6,6 +6,7 @@ look-back and the sensor retry what may work another day. Any other error is a d
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -33,3 +34,11 @@ def as_permanent_failure() -> Iterator[None]:
         raise dg.DagsterExecutionInterruptedError(
             "The run was stopped. What it stored is kept, and the next run of the date continues from there."
         ) from None
+
+
+def date_in_config(name: str, written: str) -> date:
+    """Return the date in the field `name` of a job's config, or fail with a sentence."""
+    try:
+        return date.fromisoformat(written)
+    except ValueError:
+        raise PermanentFailure(f"{name} must be a date, written like 2026-11-18.") from None

@@ -1,12 +1,12 @@
-"""The backfill plan in the UI: what a range of dates would take. A job, not an asset, because it makes no data."""
+"""The backfill plan in the UI: what a range of dates would take."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
 
 from pipelines.calendar import local_day
-from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure, date_in_config
 from pipelines.orchestration.resources import EnvironmentParam, LedgerStore
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
@@ -27,8 +27,8 @@ def plan_dates(
     with as_permanent_failure():
         settings, now = environment.settings, environment.clock()
         yesterday = local_day(now, settings.zone) - timedelta(days=1)
-        first = date_of("first_date", config.first_date) if config.first_date else settings.archive_start_date
-        last = date_of("last_date", config.last_date) if config.last_date else yesterday
+        first = date_in_config("first_date", config.first_date) if config.first_date else settings.archive_start_date
+        last = date_in_config("last_date", config.last_date) if config.last_date else yesterday
         if not settings.archive_start_date <= first <= last <= yesterday:
             raise PermanentFailure(
                 f"No dates to plan from {first} to {last}: give dates from {settings.archive_start_date} "
@@ -45,11 +45,3 @@ def backfill_plan() -> None:
     ledger, changes nothing and sends nothing to RingCX. The plan is in the metadata of the run's output.
     """
     plan_dates()
-
-
-def date_of(name: str, written: str) -> date:
-    """Return the date in the field `name` of a job's config, or fail with a sentence."""
-    try:
-        return date.fromisoformat(written)
-    except ValueError:
-        raise PermanentFailure(f"{name} must be a date, written like 2026-11-18.") from None

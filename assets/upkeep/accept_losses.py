@@ -1,4 +1,4 @@
-"""The job that accepts losses in the UI. It is not an asset, because it makes no data."""
+"""The job that accepts losses in the UI."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,11 +8,10 @@ import pandas as pd
 from pydantic import Field
 
 from assets.checks import evaluation
-from assets.plan import date_of
 from assets.presentation import listing
 from pipelines import storage
 from pipelines.calendar import FIRST_DAY, local_day
-from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure, date_in_config
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.seal.acceptance import Decision, decide
@@ -42,7 +41,7 @@ def decide_on_losses(
 ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
     """Accept the losses that the config names, or revoke acceptances; fail with a sentence if anything was refused."""
     with as_permanent_failure():
-        days = [date_of("date", config.date)] if config.date else []
+        days = [date_in_config("date", config.date)] if config.date else []
         if days and not FIRST_DAY <= days[0] <= local_day(environment.clock(), environment.settings.zone):
             raise PermanentFailure(f"{days[0]} is before {FIRST_DAY} or in the future: give a date with recordings.")
         decision = Decision(days=days, **config.model_dump(exclude={"date"}))

@@ -1,4 +1,4 @@
-"""The restore drill: a job, not an asset, because it makes no data."""
+"""The job that reads a sample of the archive back every day."""
 
 import json
 import random
