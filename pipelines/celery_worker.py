@@ -4,6 +4,7 @@ docs/scaling.md says how a lost run comes back, and why Dagster alone would leav
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from celery import Celery, Task
@@ -67,5 +68,10 @@ def make_worker(instance: DagsterInstance) -> Celery:
     return app
 
 
-with DagsterInstance.get() as _instance:
-    app = make_worker(_instance)
+@cache
+def __getattr__(name: str) -> Celery:
+    """Make `app` when Celery asks for it: the import alone opens no instance."""
+    if name != "app":
+        raise AttributeError(name)
+    with DagsterInstance.get() as instance:
+        return make_worker(instance)

@@ -101,7 +101,7 @@ def test_the_worker_takes_all_its_configuration_from_dagsters(home: Path) -> Non
 
 def test_the_worker_says_which_dagster_yaml_it_needs(tmp_path: Path) -> None:
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    command = [sys.executable, "-c", "import pipelines.celery_worker"]
+    command = [sys.executable, "-c", "from pipelines.celery_worker import app"]
     environment = os.environ | {"DAGSTER_HOME": str(tmp_path)}
     told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 1
