@@ -3,6 +3,7 @@ import http.server
 import io
 import os
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,17 @@ def test_what_was_created_is_listed_and_read_back(place: Any) -> None:
     assert files.read("b/date=2/y.parquet") == b"b/date=2/y.parquet"
     assert files.folders("a/") == ["date=1"]
     assert set(files.folders("")) - {".unfinished"} == {"a", "ab", "b"}
+
+
+def test_a_place_has_an_address(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    files = LocalFiles(tmp_path / "a folder")
+    files.create("kind/date=2026-11-18/1.parquet", b"1")
+    assert files.uri == f"{(tmp_path / 'a folder').as_uri()}/"
+    with urllib.request.urlopen(f"{files.uri}kind/date=2026-11-18/1.parquet") as stored:
+        assert stored.read() == b"1"
+    assert S3Files(None, "bucket", "/a/ledger/").uri == "s3://bucket/a/ledger/"
+    assert S3Files(None, "bucket", "").uri == "s3://bucket/"
 
 
 def test_an_empty_place_lists_nothing(place: Any) -> None:

@@ -115,6 +115,7 @@ def test_every_asset_says_what_it_is_and_who_owns_it_and_those_of_a_date_have_th
         if not node.is_materializable:  # it belongs to no date
             continue
         assert node.freshness_policy is not None
+        assert ("dagster/column_schema" in node.metadata) == (key.to_user_string() != "recordings")  # WAVs have none
         assert node.kinds
         assert node.group_name in {"reports", "recordings", "proof", "search"}
         assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
