@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import column_schema, not_held, place, stored_at, verdict_and_counts
+from assets.presentation import column_schema, not_held, s3_link, stored_at, verdict_and_counts
 from pipelines import storage
 from pipelines.archive.keys import catalog_key
 from pipelines.archive.proof.seal import CATALOG_SCHEMA
@@ -50,7 +50,7 @@ def daily_manifest(
             "manifest_is_signed": signer is not None,
             "manifests_of_neighbours": ", ".join(new) or "none new",
             **stored_at(bucket, "manifest", manifest.key, sealed.recordings.by_status().total()),
-            "catalog": place(bucket, catalog_key(bucket.prefix, day)),
+            "catalog": s3_link(bucket, catalog_key(bucket.prefix, day)),
             "not_held": not_held(sealed.recordings.reasons()),
         }
     )

@@ -75,7 +75,7 @@ def not_held(reasons: pa.Table) -> str:
     return "; ".join(groups) or "none"
 
 
-def place(bucket: Bucket, prefix: str) -> dg.MetadataValue:
+def s3_link(bucket: Bucket, prefix: str) -> dg.MetadataValue:
     """Return a link into the AWS console, or the `s3://` address if the store is not Amazon's."""
     if bucket.is_amazon:
         return dg.MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
@@ -92,7 +92,7 @@ def calls_page(settings: Settings, day: date) -> dict[str, dg.MetadataValue]:
 def stored_at(bucket: Bucket, name: str, key: str, rows: int) -> dict[str, dg.MetadataValue]:
     """Return where `rows` of a date are stored: address and number for the UI's catalog, and a link called `name`."""
     uri, count = dg.MetadataValue.text(f"s3://{bucket.name}/{key}"), dg.MetadataValue.int(rows)
-    return {"dagster/uri": uri, "dagster/partition_row_count": count, name: place(bucket, key)}
+    return {"dagster/uri": uri, "dagster/partition_row_count": count, name: s3_link(bucket, key)}
 
 
 def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:

@@ -62,13 +62,13 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     if not days.uses_reports:
         of_date.remove(checks.mono_and_stereo_agree)
 
-    def described(text: str | None, section: str) -> str | None:
+    def with_docs_link(text: str | None, section: str) -> str | None:
         link = f"\n\n[What to do when something is wrong]({days.archive_docs_url}/operations.md#{section})"
         return f"{text}{link}" if days.archive_docs_url else text
 
     def of_a_date(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(
-            description=described(spec.description, "what-the-metadata-says"),
+            description=with_docs_link(spec.description, "what-the-metadata-says"),
             owners=[days.archive_owner] if days.archive_owner else [],
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
@@ -78,8 +78,8 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     return dg.Definitions(
         assets=[asset.map_asset_specs(of_a_date) for asset in assets],
         asset_checks=[
-            *(_with(check, partitions, described) for check in of_date),
-            _with(checks.no_overdue_recordings, None, described),
+            *(_with(check, partitions, with_docs_link) for check in of_date),
+            _with(checks.no_overdue_recordings, None, with_docs_link),
         ],
         jobs=[ARCHIVE_DAY, STANDING, accept_losses, backfill_plan, calls_index, restore_drill],
         schedules=all_schedules(days),
@@ -99,11 +99,11 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
 def _with(
     check: dg.AssetChecksDefinition,
     partitions: dg.DailyPartitionsDefinition | None,
-    described: Callable[[str | None, str], str | None],
+    with_docs_link: Callable[[str | None, str], str | None],
 ) -> dg.AssetChecksDefinition:
     """Return `check` with partitions and a description; Dagster has a call for this on assets only."""
     ((output, spec),) = check.check_specs_by_output_name.items()
-    description = described(spec.description, "the-checks")
+    description = with_docs_link(spec.description, "the-checks")
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this pinned Dagster: known, measured, and irrelevant to users.
         warnings.simplefilter("ignore", dg.PreviewWarning)

@@ -11,7 +11,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from pipelines.cli.run import Stopped, archive
+from pipelines.cli.run import RunsStopped, archive
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.orchestration.environment import Environment
 from pipelines.settings import Settings
@@ -33,7 +33,7 @@ def main() -> int:
             _say(f"Sandbox RingCX and local S3 are running. Archiving {days[0]} and {days[1]} through Dagster.\n")
             succeeded, _ = archive(days, Environment())
             _summary(days)
-    except (KeyboardInterrupt, Stopped) as stopped:
+    except (KeyboardInterrupt, RunsStopped) as stopped:
         _say(f"{str(stopped) or 'Stopped.'} Continue with: make demo")
         return 130
     return 0 if succeeded else 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.calendar import utc_now
 from pipelines.cli.main import main
-from pipelines.cli.options import Outside
+from pipelines.cli.options import Dependencies
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,4 +28,4 @@ def run(
     backoff_s: float = 1.0,
 ) -> int:
     """Return the exit code."""
-    return main([subcommand, *arguments], Outside(s3, clock, backoff_s))
+    return main([subcommand, *arguments], Dependencies(s3, clock, backoff_s))

@@ -6,7 +6,7 @@ import random
 import dagster as dg
 from ulid import ULID
 
-from assets.presentation import place, table
+from assets.presentation import s3_link, table
 from pipelines import storage
 from pipelines.archive.keys import verification_key
 from pipelines.calendar import local_day
@@ -49,7 +49,13 @@ def prove_sample(
     sentence = report.sentence()
     if not days:
         sentence = "There is no sealed date to read back yet: a date counts from the day after its run."
-    metadata = {"sentence": sentence, **_counts(report), "seed": seed, "result": place(bucket, key), **_tables(report)}
+    metadata = {
+        "sentence": sentence,
+        **_counts(report),
+        "seed": seed,
+        "result": s3_link(bucket, key),
+        **_tables(report),
+    }
     if report.sum()["doubts"]:
         raise PermanentFailure(sentence, metadata)
     context.add_output_metadata(metadata)

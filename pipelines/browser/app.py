@@ -39,19 +39,20 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
 from pipelines.browser.guard import HEALTH, ConcurrencyLimit, Guard, WholeRead, WholeReadQueue, byte_range, read_form
-from pipelines.browser.people import Person, Role, Row
+from pipelines.browser.people import Person, Role
 from pipelines.browser.playable import Playable, open_playable, peaks_of
 from pipelines.browser.presentation import STATES, call_view, calls_view, duration, found_sentence
-from pipelines.browser.searching import FIELDS, LISTED, Found, WrongSearch, default_fields, find, prefilled, query_of
+from pipelines.browser.searching import FIELDS, LISTED, SearchPage, WrongSearch, default_fields, find, prefill, query_of
 from pipelines.browser.sign_in import WAYS_TO_SIGN_IN, address_of
-from pipelines.browser.tokens import Tokens, day_of
+from pipelines.browser.tokens import Tokens, parse_date
 from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
-from pipelines.evidence.integrity import Checked, SealedRecordings, check_recording, is_recording_key
-from pipelines.evidence.package import EvidencePackage, Order, in_time
+from pipelines.evidence.integrity import IntegrityResult, SealedRecordings, check_recording, is_recording_key
+from pipelines.evidence.package import EvidencePackage, ExportRequest, in_time
 from pipelines.serving import RateLimit
 from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch, sentence_of_lacking
+from pipelines.steps.calls.table import Row
 
 _log: Final = logging.getLogger("pipelines.browser")
 _BLOCK: Final = 1 << 18
@@ -187,13 +188,13 @@ class Browser:
         if token:
             try:
                 query = query_of(fields, person, today)
-                looked_for = _filled_in(fields) | ({"page": str(page)} if page else {})
-                self._record(request, person.name, "search", details=looked_for)
+                search_terms = _filled_in(fields) | ({"page": str(page)} if page else {})
+                self._record(request, person.name, "search", details=search_terms)
                 with self._searches.task(person.name):
                     found = find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set)
             except WrongSearch as error:
                 sentence, status = str(error), error.status
-        fields = default_fields(today) | prefilled(request.query_params) | (fields or {})
+        fields = default_fields(today) | prefill(request.query_params) | (fields or {})
         calls = calls_view(found.rows, person) if found else []
         not_held = sum(each["state"] not in {"archived", "none"} for call in calls for each in call["recordings"])
         return self._render(
@@ -213,12 +214,11 @@ class Browser:
         self._record(request, person.name, "view", rows[0])
         return self._call_page(request, person, rows, {})
 
-    def _call_page(self, request: Request, person: Person, rows: list[Row], checked: Mapping[str, Checked]) -> Response:
-        links = {
-            row["recording_id"]: self._link(row, person)
-            for row in rows
-            if _is_held(self._bucket, row) and person.may_hear(row)
-        }
+    def _call_page(
+        self, request: Request, person: Person, rows: list[Row], checked: Mapping[str, IntegrityResult]
+    ) -> Response:
+        playable = (row for row in rows if _is_held(self._bucket, row) and person.may_hear(row))
+        links = {row["recording_id"]: self._link(row, person) for row in playable}
         return self._render(
             "call.html", person,
             call=call_view(rows, person), links=links, checked=checked, now=self._clock(),
@@ -284,7 +284,7 @@ class Browser:
             self._bucket,
             self._verifier,
             rows,
-            Order(by=person.name, at=now, why=why, asked_for=asked_for, not_searched=not_searched),
+            ExportRequest(by=person.name, at=now, why=why, asked_for=asked_for, not_searched=not_searched),
             may_include=lambda row: self._may_export(request, row),
             shown=person.shown,
         )
@@ -293,7 +293,7 @@ class Browser:
         headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
         return _Stream(body, 200, headers, media_type="application/zip")
 
-    def _found_to_export(self, request: Request, person: Person, token: str) -> tuple[Found, dict[str, str]]:
+    def _found_to_export(self, request: Request, person: Person, token: str) -> tuple[SearchPage, dict[str, str]]:
         fields = self._tokens.read("search", token, person.name)
         asked_for = _filled_in(fields)
         refuse = partial(self._refuse, request, person, "export", details=asked_for)
@@ -375,7 +375,7 @@ class Browser:
 
     def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
         """Return the rows of a call that the person may see; raise HTTPException (404) if there is none."""
-        of_day = day_of(day)
+        of_day = parse_date(day)
         rows = self._search.call(of_day, account_id, uii).to_pylist() if of_day else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
         if not visible:

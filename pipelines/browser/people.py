@@ -7,15 +7,14 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import count, groupby
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.settings import SettingsError
 from pipelines.steps.calls.search import Parties
-from pipelines.steps.calls.table import SEPARATOR
+from pipelines.steps.calls.table import SEPARATOR, Row
 
-Row = Mapping[str, Any]
 _FEWEST_DIGITS: Final = 3  # that are masked in free text
 _SHOWN_DIGITS: Final = 2
 _NUMBERS: Final = ("ani", "dnis", "ani_e164", "dnis_e164")
@@ -98,8 +97,8 @@ class Person:
         if self.sees_all:
             return None
         own = self.teams if self.has(Role.listen_own_team) else ()
-        agents, queues, accounts = ({one for team in own for one in getattr(team, kind)} for kind in Team.model_fields)
-        return Parties(tuple(agents), tuple(queues), tuple(accounts))
+        members = ({member for team in own for member in getattr(team, kind)} for kind in Team.model_fields)
+        return Parties(*map(tuple, members))
 
     def may_see(self, row: Row) -> bool:
         """Return whether the person may see a row of the table `calls`."""

@@ -5,9 +5,9 @@ from datetime import date, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from pipelines.browser.people import Person, Row
+from pipelines.browser.people import Person
 from pipelines.evidence.package import in_time
-from pipelines.steps.calls.table import SEPARATOR
+from pipelines.steps.calls.table import SEPARATOR, Row
 from pipelines.wording import number, reason_in_words
 
 STATES: Final[Mapping[str, str]] = {
@@ -48,7 +48,7 @@ def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
         "numbers": (person.number(first["ani"]), person.number(first["dnis"])),
         "length": duration(max(row["call_s"] or row["segment_s"] or 0 for row in rows) or None),
         "notes": person.free_text("\n".join(dict.fromkeys(row["notes"] for row in rows if row["notes"]))),
-        "recordings": [_recording(row, place, person) for place, row in enumerate(rows, start=1)],
+        "recordings": [_recording(row, index, person) for index, row in enumerate(rows, start=1)],
     }
 
 
@@ -61,7 +61,7 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
+def _recording(row: Row, index: int, person: Person) -> dict[str, Any]:
     """Return the view of a row. `state`: as in the glossary; `said`: the same in words, with the reason for a loss."""
     reason = row["reason"]
     said = STATES.get(row["state"], row["state"] or "unknown")
@@ -69,7 +69,7 @@ def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
         said = f"{said}: {reason_in_words(reason, row['state'])}"
     return {
         "recording_id": row["recording_id"] or "",
-        "title": f"Recording {place}" if row["recording_id"] else "No recording",
+        "title": f"Recording {index}" if row["recording_id"] else "No recording",
         "layout": row["layout"] or "",
         "state": row["state"] or "",
         "said": said,

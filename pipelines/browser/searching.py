@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
-from pipelines.browser.people import Person, Role, Row
+from pipelines.browser.people import Person, Role
 from pipelines.browser.presentation import STATES
-from pipelines.browser.tokens import day_of
+from pipelines.browser.tokens import parse_date
 from pipelines.calendar import FIRST_DAY
 from pipelines.steps.calls.search import CallSearch, Query, not_indexed
-from pipelines.steps.calls.table import CALLS_SCHEMA
+from pipelines.steps.calls.table import CALLS_SCHEMA, Row
 
 FIELDS: Final = (
     "from", "to", "number", "agent", "queue", "account", "direction", "shortest", "longest", "disposition", "notes",
@@ -40,7 +40,7 @@ class WrongSearch(Exception):  # noqa: N818 - its name says what happened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchPage:
     """A page of rows. `more`: whether more rows follow."""
 
     rows: tuple[Row, ...]
@@ -53,9 +53,9 @@ def default_fields(today: date) -> dict[str, str]:
     return dict.fromkeys(FIELDS, "") | {"from": str(today - timedelta(days=_DAYS)), "to": str(today)}
 
 
-def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
+def prefill(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return the fields that a link to the form may fill in, none of which is personal data."""
-    days = {name: parameters[name] for name in ("from", "to") if day_of(parameters.get(name, ""))}
+    days = {name: parameters[name] for name in ("from", "to") if parse_date(parameters.get(name, ""))}
     return days | ({"state": parameters["state"]} if parameters.get("state") in STATES else {})
 
 
@@ -70,7 +70,7 @@ def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Q
     text = {name: fields.get(name, "").strip() for name in FIELDS}
     if any(len(value) > _LONGEST_FIELD for value in text.values()):
         raise WrongSearch("A field is longer than 200 characters: shorten it.")
-    first, last = day_of(text["from"]), day_of(text["to"])
+    first, last = parse_date(text["from"]), parse_date(text["to"])
     if first is None or last is None:
         raise WrongSearch("Give both dates, as 2026-11-18.")
     if first > last:
@@ -104,12 +104,12 @@ def find(
     *,
     columns: Sequence[str] = CALLS_SCHEMA.names,
     stop: Callable[[], bool],
-) -> Found:
+) -> SearchPage:
     """Return a page of at most `size` rows that match, with these columns; raise the errors of `CallSearch.find`."""
     files = search.files(query)
     table = search.find(query, files, limit=size + 1, offset=page * size, columns=columns, stop=stop)
     nothing = dict.fromkeys(CALLS_SCHEMA.names)
-    return Found(
+    return SearchPage(
         rows=tuple(nothing | row for row in table.slice(0, size).to_pylist()),
         more=table.num_rows > size,
         not_indexed=tuple(not_indexed(query, files)),

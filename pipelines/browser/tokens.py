@@ -42,7 +42,7 @@ class Tokens:
         return dict(fields) if owner == person else None
 
 
-def day_of(text: str) -> date | None:
+def parse_date(text: str) -> date | None:
     """Return the date in the text of a form or address; None if the text is not a date."""
     try:
         return date.fromisoformat(text) if len(text) == 10 else None

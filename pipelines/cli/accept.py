@@ -10,7 +10,7 @@ from ulid import ULID
 from pipelines import storage
 from pipelines.calendar import dates_between, local_day
 from pipelines.cli.options import (
-    Outside,
+    Dependencies,
     check_range,
     date_option,
     date_range,
@@ -39,7 +39,7 @@ FORMAT = "ringcx-archive/acceptance/1"
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
 @file_option("what was decided and refused")
 def command(
-    outside: Outside,
+    dependencies: Dependencies,
     *,
     recording_ids: tuple[str, ...],
     day: date | None,
@@ -57,7 +57,7 @@ def command(
     refused; 1: something was, and the rest was done.
     """
     # With the account ids, without which the verdict that is sealed could be better than that of a run.
-    settings, now = load(PlanSettings), outside.clock()
+    settings, now = load(PlanSettings), dependencies.clock()
     days: list[date] = []
     if given := one_date_or_range(day, first, last):
         check_range(*given, local_day(now, settings.zone))
@@ -68,7 +68,7 @@ def command(
         )
     except DecisionIncomplete as error:
         raise click.UsageError(str(error)) from None
-    stores = Stores(*storage.open_stores(settings, outside.s3, outside.clock), settings)
+    stores = Stores(*storage.open_stores(settings, dependencies.s3, dependencies.clock), settings)
     run_id = f"accept-{ULID.from_datetime(now)}"
     decided = decide(stores, decision, now=now, run_id=run_id, signer=storage.signer(settings))
     for sentence in decided.refused:
@@ -76,8 +76,8 @@ def command(
     for sealed, found in decided.verdicts.items():
         click.echo(f"{sealed}  {found.verdict}: {found.sentence}")
     click.echo(decided.sentence)
-    dates = [{"date": day, "verdict": of.verdict, "sentence": of.sentence} for day, of in decided.verdicts.items()]
+    dates = [{"date": day, "verdict": new.verdict, "sentence": new.sentence} for day, new in decided.verdicts.items()]
     result = {name: getattr(decided, name) for name in ("sentence", "unchanged", "refused")}
-    written = [asdict(line) for line in decided.written]
-    write_json(file, {"format": FORMAT, **result, "written": written, "dates": dates})
+    result["written"] = [asdict(line) for line in decided.written]
+    write_json(file, {"format": FORMAT, **result, "dates": dates})
     return 1 if decided.refused else 0

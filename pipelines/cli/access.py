@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipelines import storage
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
+from pipelines.cli.options import Dependencies, check_range, date_range, file_option, subcommand, write_json
 from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess
 from pipelines.settings import StorageSettings, load
 from pipelines.wording import number
@@ -26,7 +26,7 @@ _DAYS = 30
 @date_range(required=False)
 @file_option("the entries")
 def command(
-    outside: Outside,
+    dependencies: Dependencies,
     *,
     recording: str | None,
     uii: str | None,
@@ -39,12 +39,12 @@ def command(
 
     Without --from and --to: the last 30 days. Exit code 0: the log was shown, even if empty; 1: an entry is damaged.
     """
-    today = outside.clock().astimezone(UTC).date()
+    today = dependencies.clock().astimezone(UTC).date()
     last = last or today
     first = first or last - timedelta(days=_DAYS)
     check_range(first, last, today)
     settings = load(StorageSettings)
-    bucket, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, _ = storage.open_stores(settings, dependencies.s3, dependencies.clock)
     log = AccessLog(bucket)
 
     wanted = {"recording_id": recording, "uii": uii, "user": user}

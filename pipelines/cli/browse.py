@@ -20,7 +20,7 @@ _MOST_REQUESTS = 200
 _GRACE_SECONDS = 10
 
 
-@subcommand("browse", "browse --hash-password", takes_outside=False)
+@subcommand("browse", "browse --hash-password", takes_dependencies=False)
 @click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash for the access file, and exit.")
 def command(*, hash_password: bool) -> None:
     """Serve the page on which people find and hear calls, in the foreground, until SIGTERM or Ctrl-C.

@@ -50,7 +50,7 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
     return Query(first=first, last=last, **asked)
 
 
-def looked_for(asked: Mapping[str, Any]) -> dict[str, str]:
+def search_terms(asked: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of the options of `filters` for the access log."""
     given = {name: value for name, value in asked.items() if value not in {"", None, ()}}
     return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}

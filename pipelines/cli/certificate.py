@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipelines import __version__, storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
-    Outside,
+    Dependencies,
     check_range,
     date_option,
     date_range,
@@ -36,8 +36,9 @@ from pipelines.wording import reason_in_words
 @file_option("the certificate as a page", "--html", "html")
 @file_option("the certificate as JSON")
 def command(
-    outside: Outside, *, day: date | None, first: date | None, last: date | None, html: Path | None, file: Path | None
-) -> int:
+    dependencies: Dependencies, *, day: date | None, first: date | None, last: date | None,
+    html: Path | None, file: Path | None,
+) -> int:  # fmt: skip
     """Certify which recordings of some dates are archived, and show how anybody can check it.
 
     Reads, and changes nothing. Exit code 0: every date is complete; 1: one has gaps, or an object in the bucket belongs
@@ -48,9 +49,9 @@ def command(
         raise click.UsageError("Give --date, or --from and --to")
     if html is None and file is None:
         raise click.UsageError("Give --html FILE, --json FILE or both")
-    settings, now = load(VerifySettings), outside.clock()
+    settings, now = load(VerifySettings), dependencies.clock()
     check_range(*given, local_day(now, settings.zone))
-    archive = storage.open_archive(settings, outside.s3, outside.clock)
+    archive = storage.open_archive(settings, dependencies.s3, dependencies.clock)
     dates = []
     for certificate in certify(archive, *given):
         dates.append(certificate)

@@ -16,7 +16,7 @@ from pipelines import storage
 from pipelines.archive.capabilities import Probes
 from pipelines.aws import S3Client
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, subcommand
+from pipelines.cli.options import Dependencies, subcommand
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.source import Source
 from pipelines.ringcx.errors import shown_url
@@ -59,13 +59,13 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
 
 
 @subcommand("check")
-def command(outside: Outside) -> int:
+def command(dependencies: Dependencies) -> int:
     """Check everything that a run needs: log-in, rights, one recording, S3, ledger, clocks, limits.
 
     Requests reports of five minutes from RingCX, within its limits; keeps no recording. Exit code 0: no
     failure; 1: there is one.
     """
-    environment = Environment(clock=outside.clock, backoff_s=outside.backoff_s, s3_client=outside.s3)
+    environment = Environment(clock=dependencies.clock, backoff_s=dependencies.backoff_s, s3_client=dependencies.s3)
     verdicts: Counter[str] = Counter()
     with closing(Source(environment, partial(click.echo, err=True))) as source:
         for result in results(environment, source):

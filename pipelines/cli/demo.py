@@ -3,7 +3,7 @@
 from pipelines.cli.options import from_sandbox, subcommand
 
 
-@subcommand("demo", "ui", takes_outside=False)
+@subcommand("demo", "ui", takes_dependencies=False)
 def command() -> int:
     """Archive two dates of a sandbox RingCX into a local S3, and show the result. Needs no account.
 

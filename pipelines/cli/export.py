@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from pipelines import storage
-from pipelines.cli.call_filters import filters, looked_for, query_of
-from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
+from pipelines.cli.call_filters import filters, query_of, search_terms
+from pipelines.cli.options import Dependencies, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
-from pipelines.evidence.package import EvidencePackage, Order
+from pipelines.evidence.package import EvidencePackage, ExportRequest
 from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.search import CallSearch, not_indexed, sentence_of_lacking
@@ -31,7 +31,7 @@ _SHOWN = 50
 @file_option("the package, a new ZIP,", "--output", "output")
 @file_option("what was exported and what was not")
 def command(
-    outside: Outside,
+    dependencies: Dependencies,
     /,
     *,
     why: str,
@@ -51,14 +51,14 @@ def command(
         raise click.UsageError("Give --output FILE.zip and --why; neither may be empty")
     if output.exists():
         raise click.UsageError(f"The file {output} exists: name another one for --output, or remove it")
-    wanted = looked_for(asked)
+    wanted = search_terms(asked)
     if not wanted:
         raise click.UsageError("Say what to export: --uii, --recording, --from and --to, or another filter of `find`")
     stop_like_ctrl_c()
     tune_allocator()
-    settings, now = load(StorageSettings), outside.clock()
+    settings, now = load(StorageSettings), dependencies.clock()
     query = query_of(settings, now, **asked)
-    bucket, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, _ = storage.open_stores(settings, dependencies.s3, dependencies.clock)
     verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
     log = AccessLog(bucket)
     log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing
@@ -75,8 +75,8 @@ def command(
         replace(access, account_id=row["account_id"], uii=row["uii"], recording_id=row["recording_id"] or "")
         for row in rows
     )
-    order = Order(by=by or access.user, at=now, why=why, asked_for=wanted, not_searched=lacking)
-    package = EvidencePackage(bucket, verifier, rows, order, ids=query.recordings)
+    request = ExportRequest(by=by or access.user, at=now, why=why, asked_for=wanted, not_searched=lacking)
+    package = EvidencePackage(bucket, verifier, rows, request, ids=query.recordings)
     with whole_file(output) as into:
         for block in package.blocks():
             into.buffer.write(block)

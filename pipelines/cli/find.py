@@ -9,8 +9,8 @@ import click
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.cli.call_filters import filters, looked_for, query_of
-from pipelines.cli.options import Outside, file_option, subcommand, whole_file, write_json
+from pipelines.cli.call_filters import filters, query_of, search_terms
+from pipelines.cli.options import Dependencies, file_option, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
@@ -48,7 +48,7 @@ SHOWN = ["date", "account_id", "call_s", *(name for name, _ in _COLUMNS.values()
 )
 @file_option("what was found")
 @file_option("what was found, as a table for a spreadsheet,", "--csv", "csv_file")
-def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
+def command(dependencies: Dependencies, /, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
     """Find calls by number, agent, queue, text, UII or recording: the newest first, a row for each recording.
 
     Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
@@ -56,10 +56,10 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     result.
     """
     tune_allocator()
-    settings, now = load(StorageSettings), outside.clock()
+    settings, now = load(StorageSettings), dependencies.clock()
     query = query_of(settings, now, **asked)
-    bucket, _ = storage.open_stores(settings, outside.s3, outside.clock)
-    details = looked_for({**asked, "first": query.first, "last": query.last})
+    bucket, _ = storage.open_stores(settings, dependencies.s3, dependencies.clock)
+    details = search_terms({**asked, "first": query.first, "last": query.last})
     AccessLog(bucket).record(Access.of_command(now, "search", details))
     search = CallSearch(bucket, settings)
     files = search.files(query)

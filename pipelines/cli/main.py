@@ -73,7 +73,7 @@ def commands() -> None:
 
 
 def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
-    """Run the command and return its exit code. `obj`: an `options.Outside`, for tests."""
+    """Run the command and return its exit code. `obj`: an `options.Dependencies`, for tests."""
     os.umask(0o077)  # whatever a command writes names recordings, calls or accounts
     try:
         return int(commands.main(arguments, "ringcx-archive", standalone_mode=False, obj=obj) or 0)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from pipelines import storage
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, file_option, subcommand, whole_file
+from pipelines.cli.options import Dependencies, file_option, subcommand, whole_file
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.status import kept_dates, status
@@ -33,14 +33,14 @@ _SUMS = {
 
 @subcommand("metrics", "metrics --file /var/lib/node_exporter/ringcx_archive.prom")
 @file_option("the metrics", "--file", "file")
-def command(outside: Outside, file: Path | None) -> int:
+def command(dependencies: Dependencies, file: Path | None) -> int:
     """Write what `status` reports, for the dates that RingCX still keeps, as text for Prometheus.
 
     --file is for the textfile collector of node_exporter, which reads the file as another user. Exit code 0: the
     metrics were written, whatever they say.
     """
-    settings, now = load(VerifySettings), outside.clock()
-    bucket, ledger = storage.open_stores(settings, outside.s3, outside.clock)
+    settings, now = load(VerifySettings), dependencies.clock()
+    bucket, ledger = storage.open_stores(settings, dependencies.s3, dependencies.clock)
     first, last = kept_dates(settings, local_day(now, settings.zone))
     rows = list(status(ledger, bucket, settings, first, last, now=now))
     text = metrics(rows, _waiting(settings.rate_limit_store), now)
@@ -60,8 +60,8 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
 
     def gauge(name: str, says: str, values: Mapping[Any, float], labels: Sequence[str] = ()) -> None:
         family = Gauge(f"ringcx_archive_{name}", f"{says}.", labels, registry=registry)
-        for of, value in sorted(values.items()):
-            (family.labels(*of) if labels else family).set(value)
+        for label_values, value in sorted(values.items()):
+            (family.labels(*label_values) if labels else family).set(value)
 
     verdicts = Counter(row["verdict"] for row in rows)
     gauge("dates", "Dates by verdict", {(verdict,): verdicts[verdict] for verdict in Verdict}, ["verdict"])

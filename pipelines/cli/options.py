@@ -26,7 +26,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Outside:
+class Dependencies:
     """What a subcommand needs in addition to its settings: an S3 client (made if None), a clock and a way to wait."""
 
     s3: S3Client | None = None
@@ -57,16 +57,16 @@ class _Command(click.Command):
             raise click.ClickException(f"{which} could not be read or written ({reason})") from None
 
 
-def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+def subcommand(*examples: str, takes_dependencies: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a subcommand of a function, with examples at the end of its help. The function
-    takes an `Outside` first, unless `takes_outside` is False.
+    takes an `Dependencies` first, unless `takes_dependencies` is False.
     """
     epilog = "\b\nExample:\n" + "\n".join(f"  ringcx-archive {line}" for line in examples)
-    pass_outside = click.make_pass_decorator(Outside, ensure=True)
+    pass_dependencies = click.make_pass_decorator(Dependencies, ensure=True)
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         command = click.command(cls=_Command, epilog=epilog)
-        return command(pass_outside(function) if takes_outside else function)
+        return command(pass_dependencies(function) if takes_dependencies else function)
 
     return decorate
 

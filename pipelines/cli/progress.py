@@ -16,29 +16,32 @@ from rich.text import Text
 from pipelines.wording import number
 
 _LINES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "agent_segment_metadata": lambda of: f"{_rows(of)}, {of['rows_with_link']:,} with a link",
-    "global_call_type_detail": lambda of: f"{_rows(of)}, {of['rows_with_link']:,} with a link",
-    "interaction_metadata": lambda of: f"{_rows(of)}, {of['rows_with_link']:,} with a recording",
-    "end_call_events": lambda of: f"{number(of['events_read'], 'event')}, {of['events_new']:,} new",
-    "recording_links": lambda of: f"{number(of['recordings_found'], 'recording')} found, {of['recordings_new']:,} new",
-    "recordings": lambda of: (
-        f"{of['archived_now']:,} archived now, {of['pending']:,} pending, {of['megabytes_now']:,} MB"
+    "agent_segment_metadata": lambda metadata: f"{_rows(metadata)}, {metadata['rows_with_link']:,} with a link",
+    "global_call_type_detail": lambda metadata: f"{_rows(metadata)}, {metadata['rows_with_link']:,} with a link",
+    "interaction_metadata": lambda metadata: f"{_rows(metadata)}, {metadata['rows_with_link']:,} with a recording",
+    "end_call_events": lambda metadata: f"{number(metadata['events_read'], 'event')}, {metadata['events_new']:,} new",
+    "recording_links": lambda metadata: (
+        f"{number(metadata['recordings_found'], 'recording')} found, {metadata['recordings_new']:,} new"
     ),
-    "daily_manifest": lambda of: f"manifest number {of['manifest_number']}, {number(of['archived'], 'recording')} held",
-    "calls": lambda of: number(of["dagster/partition_row_count"], "row"),
+    "recordings": lambda metadata: (
+        f"{metadata['archived_now']:,} archived now, {metadata['pending']:,} pending, {metadata['megabytes_now']:,} MB"
+    ),
+    "daily_manifest": lambda metadata: (
+        f"manifest number {metadata['manifest_number']}, {number(metadata['archived'], 'recording')} held"
+    ),
+    "calls": lambda metadata: number(metadata["dagster/partition_row_count"], "row"),
 }
 
 
-def _rows(of: Mapping[str, Any]) -> str:
-    return f"{number(of['rows_pulled'], 'row')}, {of['rows_new']:,} new"
+def _rows(metadata: Mapping[str, Any]) -> str:
+    return f"{number(metadata['rows_pulled'], 'row')}, {metadata['rows_new']:,} new"
 
 
 class Progress:
     """A display of the events of a run of `day`, for a `with` block. `steps`: the steps that have not begun."""
 
     def __init__(self, console: Console, day: date) -> None:
-        self._console = console
-        self._day = day
+        self._console, self._day = console, day
         self.steps: Sequence[str] = ()
         self._running: dict[str, tuple[Spinner, float]] = {}
         self._checks: Counter[str] = Counter()
@@ -89,8 +92,7 @@ class Progress:
             self._running[step][0].update(text=Text(text))
 
     def _say(self, step: str, text: str) -> None:
-        line = f"{self._day}  {step:<24} {text}"
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(f"{self._day}  {step:<24} {text}", soft_wrap=True, markup=False, highlight=False)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 1))

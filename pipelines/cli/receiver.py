@@ -26,7 +26,7 @@ _KEEP_ALIVE_SECONDS = 15
 _OTHER_FILES = 100  # event files, S3 connections, logs
 
 
-@subcommand("receiver", "receiver --count", takes_outside=False)
+@subcommand("receiver", "receiver --count", takes_dependencies=False)
 @click.option("--count", is_flag=True, help="Print how many events are stored, by date, and exit.")
 def command(*, count: bool) -> None:
     """Receive End Call Events from RingCX, in the foreground, until SIGTERM or Ctrl-C."""

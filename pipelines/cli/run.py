@@ -11,7 +11,7 @@ from rich.console import Console
 from pipelines.calendar import dates_between, local_day
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import (
-    Outside,
+    Dependencies,
     check_dagster_home,
     check_range,
     date_range,
@@ -30,7 +30,7 @@ from pipelines.steps.check.verdict import EXIT_CODES, Verdict, worst
 from pipelines.wording import number
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+class RunsStopped(Exception):  # noqa: N818 - not an error: somebody asked for it
     """Ctrl-C, or Terminate in the UI, stopped a run; the text states what was stored. `left`: the dates not run."""
 
     def __init__(self, sentence: str, left: Sequence[date]) -> None:
@@ -41,7 +41,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
 @subcommand("run 2026-11-18", "run --from 2026-11-01 --to 2026-11-07")
 @click.argument("dates", nargs=-1, type=read_date, metavar="[DATE]...")
 @date_range(required=False)
-def command(outside: Outside, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
+def command(dependencies: Dependencies, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
     """Archive dates now, one after another. Recordings already archived are not downloaded again.
 
     The runs appear in the Dagster UI like any other; stop them there, or here with Ctrl-C. Exit code 0: every
@@ -50,15 +50,15 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     if bool(dates) == bool(first or last) or bool(first) != bool(last):
         raise click.UsageError("Give dates, or both --from and --to")
     first, last = first or min(dates), last or max(dates)
-    environment = Environment(clock=outside.clock, s3_client=outside.s3)
+    environment = Environment(clock=dependencies.clock, s3_client=dependencies.s3)
     settings, start = environment.settings, load(DagsterSettings).archive_start_date
-    check_range(first, last, local_day(outside.clock(), settings.zone), start)
+    check_range(first, last, local_day(dependencies.clock(), settings.zone), start)
     days = sorted(set(dates)) or dates_between(first, last)
     check_dagster_home()
     next(environment.stores.bucket.list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
     try:
         succeeded, verdict = archive(days, environment)
-    except Stopped as stopped:
+    except RunsStopped as stopped:
         left = [str(day) for day in stopped.left]
         again = " ".join(left) if len(left) < 4 else f"--from {left[0]} --to {left[-1]}"
         click.echo(f"{stopped} Continue with: ringcx-archive run {again}")
@@ -68,7 +68,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
 
 def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdict]:
     """Run the dates one after another and show each; return whether all runs succeeded, and the worst verdict. Raise
-    Stopped if they were stopped, ClickException if another run of a date has not ended or none can be started.
+    RunsStopped if they were stopped, ClickException if another run of a date has not ended or none can be started.
     """
     stop_like_ctrl_c()
     console, logs = Console(), environment.settings.data_dir
@@ -99,7 +99,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
                 )
                 continue
             except KeyboardInterrupt:
-                raise Stopped(_what_is_stored(environment, day, run_id), days[at:]) from None
+                raise RunsStopped(_what_is_stored(environment, day, run_id), days[at:]) from None
             if started.status is not DagsterRunStatus.SUCCESS:
                 succeeded = False
                 click.echo(f"{day}  the run FAILED; see its page in the Dagster UI, or {log}")

@@ -9,7 +9,7 @@ import click
 
 from pipelines import storage
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
+from pipelines.cli.options import Dependencies, check_range, date_range, file_option, subcommand, write_json
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.status import kept_dates, status
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
@@ -24,18 +24,18 @@ _WIDTHS = (10, 10, 10, 10, 20, 8, 8, 10, 11)
 @subcommand("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json")
 @date_range(required=False)
 @file_option("the full result, every date included,")
-def command(outside: Outside, first: date | None, last: date | None, file: Path | None) -> int:
+def command(dependencies: Dependencies, first: date | None, last: date | None, file: Path | None) -> int:
     """Show which dates are complete, and what the others lack. Reads, and changes nothing.
 
     Without --from and --to: the dates that RingCX still keeps, up to yesterday. Exit code 0: every date is complete;
     1: one has gaps; 3: the worst is waiting or unknown.
     """
-    settings, now = load(VerifySettings), outside.clock()
+    settings, now = load(VerifySettings), dependencies.clock()
     today = local_day(now, settings.zone)
     oldest, yesterday = kept_dates(settings, today)
     first, last = first or oldest, last or yesterday
     check_range(first, last, today)
-    bucket, ledger = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, ledger = storage.open_stores(settings, dependencies.s3, dependencies.clock)
     rows: list[dict[str, Any]] = []
     for row in status(ledger, bucket, settings, first, last, now=now):
         if not rows:

@@ -40,7 +40,7 @@ STOP_SECONDS = 30.0
 _LAUNCHED_TAG = ".dagster/grpc_info"
 
 
-@subcommand("ui", "ui --port 3001", takes_outside=False)
+@subcommand("ui", "ui --port 3001", takes_dependencies=False)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),

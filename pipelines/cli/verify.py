@@ -10,11 +10,11 @@ import click
 
 from pipelines import storage
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
+from pipelines.cli.options import Dependencies, check_range, date_range, file_option, subcommand, write_json
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import verify_days
-from pipelines.steps.verify.objects import Reading, find_strays
+from pipelines.steps.verify.objects import Sampling, find_strays
 from pipelines.steps.verify.report import DayResult, Discrepancy, Verification
 from pipelines.wording import number
 
@@ -33,10 +33,10 @@ class Screen:
             click.echo("\r\033[K", nl=False, err=True)
         click.echo(text)
 
-    def progress(self, day: date, done: int, of: int) -> None:
+    def progress(self, day: date, done: int, total: int) -> None:
         """Overwrite the terminal's last line with the progress of a date."""
-        if self._live and (done % 25 == 0 or done == of):
-            click.echo(f"\r\033[K{day}  {done:,} of {of:,} recordings", nl=False, err=True)
+        if self._live and (done % 25 == 0 or done == total):
+            click.echo(f"\r\033[K{day}  {done:,} of {total:,} recordings", nl=False, err=True)
 
     def result(self, day: DayResult) -> None:
         """Show a date's line."""
@@ -71,7 +71,7 @@ class Screen:
 @click.option("--seed", help="Choose the same recordings as an earlier run, which printed its seed.")
 @file_option("the whole result, every discrepancy included,")
 def command(
-    outside: Outside,
+    dependencies: Dependencies,
     *,
     first: date,
     last: date,
@@ -88,9 +88,9 @@ def command(
     unknown.
     """
     settings = load(VerifySettings)
-    check_range(first, last, local_day(outside.clock(), settings.zone))
-    reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
-    archive = storage.open_archive(settings, outside.s3, outside.clock)
+    check_range(first, last, local_day(dependencies.clock(), settings.zone))
+    sampling = Sampling(share=_share(read_data), seed=seed or secrets.token_hex(8))
+    archive = storage.open_archive(settings, dependencies.s3, dependencies.clock)
     screen = Screen()
     report = Verification(
         {
@@ -98,8 +98,8 @@ def command(
             "prefix": archive.bucket.prefix,
             "from": first.isoformat(),
             "to": last.isoformat(),
-            "started_at": outside.clock().isoformat(),
-            "read_data": {"share": reading.share, "seed": reading.seed} if reading.share else None,
+            "started_at": dependencies.clock().isoformat(),
+            "read_data": {"share": sampling.share, "seed": sampling.seed} if sampling.share else None,
             "signatures": archive.verifier is not None,
         }
     )
@@ -109,11 +109,11 @@ def command(
         if not found.arriving:  # those are only counted, in their date's line below
             screen.line(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
 
-    if 0 < reading.share < 1:
-        share = f"{reading.share * 100:.4g}% of the recordings"
-        screen.line(f"Reading a random {share}; repeat it with --seed {reading.seed}")
+    if 0 < sampling.share < 1:
+        share = f"{sampling.share * 100:.4g}% of the recordings"
+        screen.line(f"Sampling a random {share}; repeat it with --seed {sampling.seed}")
     screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
-    for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
+    for result in verify_days(archive, first, last, sampling, add=add, progress=screen.progress):
         report.dates.append(result)
         screen.result(result)
     for stray in find_strays(archive.bucket, settings):
@@ -122,7 +122,7 @@ def command(
         report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")
         screen.line(f"Note: {report.notes[0]}")
     screen.line(report.sentence())
-    write_json(file, report.document(outside.clock()))
+    write_json(file, report.document(dependencies.clock()))
     total = report.sum()
     if require_complete and not total["strays"]:
         return EXIT_CODES[worst(day.verdict for day in report.dates)]

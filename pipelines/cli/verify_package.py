@@ -15,7 +15,7 @@ class _Keys(Calendar):
     archive_verify_key_file: LocalPath | None = None
 
 
-@subcommand("verify-package case-4711.zip", "verify-package case-4711.zip --key public.pem", takes_outside=False)
+@subcommand("verify-package case-4711.zip", "verify-package case-4711.zip --key public.pem", takes_dependencies=False)
 @click.argument("package", type=click.Path(exists=True, path_type=Path), metavar="FILE")
 @click.option(
     "--key",

@@ -18,7 +18,7 @@ from ulid import ULID
 
 from pipelines.aws import S3Client, split_s3_url
 from pipelines.errors import ExpectedError
-from pipelines.ledger.files import Files, LocalFiles, S3Files, date_of
+from pipelines.ledger.files import Files, LocalFiles, S3Files, date_of_folder
 
 Line = tuple[str, bytes]
 """A folder, ending in a slash, and one framed line."""
@@ -64,7 +64,7 @@ class Events:
 
     def days(self) -> list[date]:
         """Return the dates that have events, sorted, with one request per 1000."""
-        return sorted(day for name in self._files.folders("") if (day := date_of(name)))
+        return sorted(day for name in self._files.folders("") if (day := date_of_folder(name)))
 
     def files(self, folder: str) -> dict[str, int]:
         """Return the names of a folder's files, sorted, with their bytes: one request per 1000."""

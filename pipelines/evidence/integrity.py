@@ -19,17 +19,15 @@ from pipelines.archive.proof.manifest import Entry, ManifestHead, canonical_json
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.states import Status
-
-Row = Mapping[str, Any]
-"""A row of the table `calls`."""
+from pipelines.steps.calls.table import Row
 
 _IDENTITY: Final = ("recording_id", "account_id", "uii", "key", "size", "sha256")
 _DATES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """The result of a check: `as_sealed`, a sentence, the time, and the `sha256` of the bytes read (empty for none)."""
+class IntegrityResult:
+    """The result of a check: `as_sealed`, a sentence, and the `sha256` of the bytes read (empty for none)."""
 
     as_sealed: bool
     sentence: str
@@ -133,11 +131,11 @@ class SealedDate:
             self._problem = f"{error}."
         self.tree = MerkleTree(leaves)
 
-    def check(self, row: Row, into: BinaryIO | None = None) -> Checked:
+    def check(self, row: Row, into: BinaryIO | None = None) -> IntegrityResult:
         """Read a whole recording (`into` a file, if given), and compare it with its entry, row and date's seal."""
 
-        def differs(sentence: str, sha256: str = "") -> Checked:
-            return Checked(as_sealed=False, sentence=sentence, sha256=sha256)
+        def differs(sentence: str, sha256: str = "") -> IntegrityResult:
+            return IntegrityResult(as_sealed=False, sentence=sentence, sha256=sha256)
 
         manifest, day = self.manifest, self._day
         if self._problem or manifest is None:
@@ -160,7 +158,9 @@ class SealedDate:
         if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
             return differs(f"The bytes are not those sealed in {where}: verify this date.", found.sha256)
         signed = "and its signature is valid" if self._verifier else "whose signature was not checked: no key is set"
-        return Checked(as_sealed=True, sentence=f"The bytes are as sealed in {where}, {signed}.", sha256=found.sha256)
+        return IntegrityResult(
+            as_sealed=True, sentence=f"The bytes are as sealed in {where}, {signed}.", sha256=found.sha256
+        )
 
     def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
         """Return why the latest manifest in the bucket is not the last one sealed; empty if it is."""
@@ -183,7 +183,7 @@ class SealedDate:
         return ""
 
 
-def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row) -> Checked:
+def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row) -> IntegrityResult:
     """Read the whole recording of a row of the table `calls`, and compare it with the seal of its date."""
     return SealedDate(bucket, verifier, row["date"], {row["recording_id"]}).check(row)
 

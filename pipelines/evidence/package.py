@@ -26,10 +26,10 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.manifest import ManifestHead
 from pipelines.archive.proof.signature import Verifier, read_signature, signed_statement
 from pipelines.evidence import verify
-from pipelines.evidence.integrity import Row, SealedDate
+from pipelines.evidence.integrity import SealedDate
 from pipelines.ledger.states import Status
 from pipelines.steps.calls.csv_file import write_csv
-from pipelines.steps.calls.table import CALLS_SCHEMA
+from pipelines.steps.calls.table import CALLS_SCHEMA, Row
 from pipelines.wording import number
 
 _COLUMNS: Final = (
@@ -57,7 +57,7 @@ folder, not in it, as archive.pem. Give it to verify.py, too: --key ../archive.p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ExportRequest:
     """What was requested, by whom, when (aware) and why, and which of its dates could not be searched."""
 
     by: str
@@ -80,13 +80,13 @@ class EvidencePackage:
         bucket: Bucket,
         verifier: Verifier | None,
         rows: Sequence[Row],
-        order: Order,
+        request: ExportRequest,
         *,
         ids: Sequence[str] = (),
         may_include: Callable[[Row], bool] = lambda _: True,
         shown: Callable[[Row], Row] = lambda row: row,
     ) -> None:
-        self._bucket, self._verifier, self._order = bucket, verifier, order
+        self._bucket, self._verifier, self._request = bucket, verifier, request
         self._rows = sorted(rows, key=in_time)
         self._may_include, self._shown = may_include, shown
         self._sink = _Sink()
@@ -113,8 +113,8 @@ class EvidencePackage:
             of_day = list(numbered)
             ids = {row["recording_id"] for _, row in of_day if row["state"] == Status.archived}
             sealed = SealedDate(self._bucket, self._verifier, day, ids, tree=True) if ids else None
-            for place, row in of_day:
-                yield from self._recording(sealed, place, row)
+            for index, row in of_day:
+                yield from self._recording(sealed, index, row)
         for key_id in sorted({signature["key_id"] for signature in self._signatures.values() if signature}):
             if self._verifier is not None and (pem := self._verifier.pem(key_id)) is not None:
                 yield from self._add(f"keys/{key_id}.pem", pem)
@@ -128,7 +128,7 @@ class EvidencePackage:
         yield from self._add("HOW-TO-VERIFY.txt", self._how_to().encode("utf-8", "backslashreplace"))
         yield from self._add(verify.LAST, _json(self.listing()))
 
-    def _recording(self, sealed: SealedDate | None, place: int, row: Row) -> Iterator[bytes]:
+    def _recording(self, sealed: SealedDate | None, index: int, row: Row) -> Iterator[bytes]:
         """Yield a row's recording and its proof, or note why they are not included."""
         if row["state"] != Status.archived or sealed is None:
             self._leave_out(row, row["state"], row["reason"])
@@ -146,10 +146,10 @@ class EvidencePackage:
                 said = f"Manifest {manifest.number} of {row['date']} has no Merkle root: run that date again."
                 self._leave_out(row, "not proved", said)
                 return
-            name = verify.file_name(place + 1, row["date"], row["key"])
+            name = verify.file_name(index + 1, row["date"], row["key"])
             recording, proof = f"recordings/{name}", f"proofs/{name}.json"
             yield from self._add(recording, spool)
-        self._names[place] = recording
+        self._names[index] = recording
         signature = self._signature(manifest)
         yield from self._add(proof, _json(self._proof(sealed, manifest, row, recording)))
         if self._signed is None and signature is not None and signature["format"] == verify.SIGNED:
@@ -180,8 +180,8 @@ class EvidencePackage:
         if manifest.key not in self._signatures:
             found = read_signature(self._bucket, manifest.key)
             statement = signed_statement(self._bucket.prefix, manifest, found).decode()
-            is_one = found.get("statement") == statement and isinstance(found.get("key_id"), str)
-            self._signatures[manifest.key] = found if is_one else None
+            is_signature = found.get("statement") == statement and isinstance(found.get("key_id"), str)
+            self._signatures[manifest.key] = found if is_signature else None
         return self._signatures[manifest.key]
 
     def _leave_out(self, row: Row, state: str, reason: str | None) -> None:
@@ -189,7 +189,7 @@ class EvidencePackage:
 
     def _add(self, name: str, content: bytes | BinaryIO) -> Iterator[bytes]:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
-        info = ZipInfo(name, self._order.at.astimezone(UTC).timetuple()[:6])
+        info = ZipInfo(name, self._request.at.astimezone(UTC).timetuple()[:6])
         info.file_size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         digest = hashlib.sha256()
@@ -212,11 +212,11 @@ class EvidencePackage:
         """Return the document package.json, once `blocks` has ended."""
         return {
             "format": verify.PACKAGE,
-            "exported_by": self._order.by,
-            "exported_at": self._order.at.astimezone(UTC).isoformat(timespec="seconds"),
-            "why": self._order.why,
-            "asked_for": self._order.asked_for,
-            "not_searched": [str(day) for day in self._order.not_searched],
+            "exported_by": self._request.by,
+            "exported_at": self._request.at.astimezone(UTC).isoformat(timespec="seconds"),
+            "why": self._request.why,
+            "asked_for": self._request.asked_for,
+            "not_searched": [str(day) for day in self._request.not_searched],
             "tool": f"RingCX Archive {__version__}",
             "recordings": self.included,
             "not_included": self.not_included,
@@ -228,9 +228,9 @@ class EvidencePackage:
         lacks = f"Requested, but not in this package: {lost}. package.json says which, and why."
         template = Template(files("pipelines.evidence").joinpath("how_to_verify.txt").read_text("utf-8"))
         return template.substitute(
-            exported_at=f"{self._order.at.astimezone(UTC):%Y-%m-%d at %H:%M UTC}",
-            exported_by=self._order.by,
-            why=self._order.why,
+            exported_at=f"{self._request.at.astimezone(UTC):%Y-%m-%d at %H:%M UTC}",
+            exported_by=self._request.by,
+            why=self._request.why,
             recordings=number(len(self.included), "recording"),
             not_included=lacks if self.not_included else "Everything that was requested is in the package.",
             is_signed=_SIGNED if self._signed else _UNSIGNED,

@@ -450,9 +450,9 @@ def is_signature(public: bytes, message: bytes, signature: bytes) -> bool:
     return (y | (x & 1) << 255).to_bytes(32, "little") == signature[:32]
 
 
-def _sum(one: _Point, other: _Point) -> _Point:
-    x1, y1, z1, t1 = one
-    x2, y2, z2, t2 = other
+def _sum(left: _Point, right: _Point) -> _Point:
+    x1, y1, z1, t1 = left
+    x2, y2, z2, t2 = right
     a = (y1 - x1) * (y2 - x2) % _P
     b = (y1 + x1) * (y2 + x2) % _P
     c = 2 * t1 * t2 * _D % _P

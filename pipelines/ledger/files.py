@@ -214,7 +214,7 @@ def _unless_absent(error: OSError) -> None:
         raise error
 
 
-def date_of(folder: str) -> date | None:
+def date_of_folder(folder: str) -> date | None:
     """Return the date that a folder `date=YYYY-MM-DD` names, or None for any other folder.
 
     Years 1 and 9999 do not count, since adjacent days could not be computed.

@@ -10,7 +10,7 @@ from datetime import date, datetime
 import pyarrow as pa
 from ulid import ULID
 
-from pipelines.ledger.files import Files, LedgerDamaged, date_of
+from pipelines.ledger.files import Files, LedgerDamaged, date_of_folder
 from pipelines.ledger.schema import SCHEMAS, conform, decode, rows_schema, state_ranks
 
 _READERS = 8  # threads that read or list in parallel
@@ -94,7 +94,7 @@ def written_at(name: str) -> datetime:
 
 def _is_part(name: str) -> bool:
     part = _PART.fullmatch(name)
-    return part is not None and date_of(part["day"]) is not None
+    return part is not None and date_of_folder(part["day"]) is not None
 
 
 def _damaged(name: str, why: str) -> LedgerDamaged:

@@ -208,5 +208,5 @@ def values(column: pa.ChunkedArray[Any]) -> list[Any]:
         return column.to_pylist()
     distinct = pc.unique(column)
     values = [value.astimezone(UTC) if isinstance(value, datetime) else value for value in distinct.to_pylist()]
-    places: list[Any] = pc.index_in(column, value_set=distinct).to_pylist()
-    return [values[place] for place in places]
+    indices: list[Any] = pc.index_in(column, value_set=distinct).to_pylist()
+    return [values[index] for index in indices]

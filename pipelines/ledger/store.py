@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
 
-from pipelines.ledger.files import Files, date_of
+from pipelines.ledger.files import Files, date_of_folder
 from pipelines.ledger.parts import LedgerParts, part_names, read_parts, written_at
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
@@ -156,12 +156,12 @@ class Ledger:
         months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.days("recording_states")})
         # Names are sorted: the last part of each date wins.
         newest = {name.split("/")[1]: name for name in part_names(self._files, months)}
-        return {day: written_at(name) for folder, name in newest.items() if (day := date_of(folder))}
+        return {day: written_at(name) for folder, name in newest.items() if (day := date_of_folder(folder))}
 
     def days(self, kind: str, report: str | None = None) -> list[date]:
         """Return the dates that have a folder of a kind (a name of SCHEMAS), and of `report` if given, sorted."""
         folders = self._files.folders(f"{kind}/" if report is None else f"{kind}/report={report}/")
-        return sorted(day for folder in folders if (day := date_of(folder)))
+        return sorted(day for folder in folders if (day := date_of_folder(folder)))
 
     def _parts(self, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         return read_parts(self._files, part_names(self._files, folders), columns)

@@ -32,7 +32,7 @@ _ENTRY = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # within an addres
 _LOGGERS = ("apprise", "urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "requests")
 
 
-class Problem(BaseModel, frozen=True):
+class AlertProblem(BaseModel, frozen=True):
     """A problem with one date, or with none (an empty `date`); with the severity `ok`, it is over. The texts hold no
     personal data, and are not stored.
 
@@ -69,14 +69,14 @@ class AlertState(BaseModel):
     """
 
     position: int | None = None
-    open_problems: dict[str, Problem] = {}
+    open_problems: dict[str, AlertProblem] = {}
     outbox: list[Message] = []
 
-    def update(self, found: Mapping[str, Problem], now: datetime) -> int:
+    def update(self, found: Mapping[str, AlertProblem], now: datetime) -> int:
         """Add the messages for `found` (key -> problem) to the outbox; return their number."""
         remembered = {"alerted_at": now.astimezone(UTC), "sentence": "", "todo": "", "where": ""}
-        ended: list[Problem] = []
-        fresh: list[Problem] = []
+        ended: list[AlertProblem] = []
+        fresh: list[AlertProblem] = []
         for key, problem in found.items():
             if problem.severity is Level.ok:
                 if key in self.open_problems:
@@ -89,18 +89,18 @@ class AlertState(BaseModel):
         return len(messages)
 
 
-def _is_news(problem: Problem, before: Problem | None, now: datetime) -> bool:
+def _is_news(problem: AlertProblem, before: AlertProblem | None, now: datetime) -> bool:
     if before is None or now - before.alerted_at >= QUIET:
         return True
     return problem.severity is Level.error and before.severity is not Level.error
 
 
-def _by_subject(message: Callable[[str, list[Problem]], Message], problems: list[Problem]) -> list[Message]:
+def _by_subject(message: Callable[[str, list[AlertProblem]], Message], problems: list[AlertProblem]) -> list[Message]:
     ordered = sorted(problems, key=lambda problem: (problem.subject, problem.date))
     return [message(subject, list(group)) for subject, group in groupby(ordered, key=lambda problem: problem.subject)]
 
 
-def _message(subject: str, problems: list[Problem]) -> Message:
+def _message(subject: str, problems: list[AlertProblem]) -> Message:
     is_error = any(problem.severity is Level.error for problem in problems)
     lines = [f"When: {_dates(problems) or 'now'}", "What:"]
     for problem in problems[:SHOWN_DATES]:
@@ -114,19 +114,19 @@ def _message(subject: str, problems: list[Problem]) -> Message:
     )
 
 
-def _message_of_end(subject: str, problems: list[Problem]) -> Message:
+def _message_of_end(subject: str, problems: list[AlertProblem]) -> Message:
     dates = _dates(problems)
     body = f"The problem is resolved{' for ' if dates else ''}{dates}."
     title = f"RingCX Archive: resolved: {subject}{_for(problems)}"
     return Message(title=title, body=body, kind=apprise.NotifyType.SUCCESS)
 
 
-def _for(problems: list[Problem]) -> str:
+def _for(problems: list[AlertProblem]) -> str:
     count = sum(bool(problem.date) for problem in problems)
     return f" for {f'{count} dates' if count > 1 else _dates(problems)}" if count else ""
 
 
-def _dates(problems: list[Problem]) -> str:
+def _dates(problems: list[AlertProblem]) -> str:
     dates = [problem.date for problem in problems if problem.date]
     more = f" and {len(dates) - SHOWN_DATES} more" if len(dates) > SHOWN_DATES else ""
     return f"{', '.join(dates[:SHOWN_DATES])}{more}"

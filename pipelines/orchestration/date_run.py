@@ -85,8 +85,8 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
     """
     run_id = str(uuid4())
     path = log.parent / _LOCKS / f"{run_id}{_LOCK}"
-    with _locked(path, day, log) as lock, _started(instance, day, log, run_id, lock) as it:
-        yield it
+    with _locked(path, day, log) as lock, _started(instance, day, log, run_id, lock) as run:
+        yield run
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.media import MediaClient
 from pipelines.ringcx.reports.requests import InteractionSource, ReportSource
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError
-from pipelines.steps.fetch.attempt import Attempt, Recorders
+from pipelines.steps.fetch.attempt import Attempt, RecordingClients
 from pipelines.steps.fetch.outcomes import RetryRules
 from pipelines.steps.link.register_links import AllowedLinks
 
@@ -78,21 +78,21 @@ class Source:
         return AllowedLinks(HostList(self._settings.ringcx_media_hosts), segments)
 
     @cached_property
-    def recorders(self) -> Recorders:
+    def recorders(self) -> RecordingClients:
         """The recordings, fetched with the log-in."""
         user, password = self._settings.ringcx_media_username, self._settings.ringcx_media_password
         auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
         return self._recorders(auth, self._current_auth if self.allowed.segments else None)
 
     @cached_property
-    def anonymous_recorders(self) -> Recorders:
+    def anonymous_recorders(self) -> RecordingClients:
         """The recordings, fetched without any log-in: anyone can fetch what this client can."""
         return self._recorders(None, None)
 
-    def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> Recorders:
+    def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> RecordingClients:
         links, segments = MediaClient(self._client, self.allowed.hosts, auth=link_auth), self.allowed.segments
         if segments is None:
-            return Recorders(self.allowed, links, None)
+            return RecordingClients(self.allowed, links, None)
         scheme, host, port = origin_of(segments.base_url)
         # Redirects may also lead to the hosts of the reports' links; the token goes to the API alone.
         api = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -104,7 +104,7 @@ class Source:
             limit="download",
             ours=(scheme, host, port),
         )
-        return Recorders(self.allowed, links, downloads)
+        return RecordingClients(self.allowed, links, downloads)
 
     def attempt(self, bucket: Bucket) -> Attempt:
         """Return the object that fetches one recording into `bucket`."""

@@ -22,9 +22,9 @@ SNIFFED = 512  # a body's first bytes, which show whether it can be a recording
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
 _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
-FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
+MediaFaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
 Method = Literal["GET", "POST"]
-_REFUSALS: dict[int, tuple[FaultKind, str]] = {
+_REFUSALS: dict[int, tuple[MediaFaultKind, str]] = {
     202: ("not_there", "still_encoding"),
     401: ("refused", "unauthorized"),
     403: ("refused", "forbidden"),
@@ -44,7 +44,7 @@ class MediaFault(Exception):
 
     def __init__(
         self,
-        kind: FaultKind,
+        kind: MediaFaultKind,
         reason: str,
         status: int | None = None,
         *,
@@ -54,7 +54,7 @@ class MediaFault(Exception):
         where = f" at {shown_url(url)}" if url else ""
         answer = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"No recording{where}: {reason}{answer}.")
-        self.kind: FaultKind = kind
+        self.kind: MediaFaultKind = kind
         self.reason = reason
         self.by_firewall = by_firewall
 

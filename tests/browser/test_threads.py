@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.browser import app as app_module
 from pipelines.browser.sign_in import ByPassword
-from pipelines.evidence.integrity import Checked
+from pipelines.evidence.integrity import IntegrityResult
 from pipelines.steps.calls.search import CallSearch
 from tests.browser.site import ORIGIN, PASSWORD, Site, fields_of, path_of, tone
 from tests.browser.test_page import audio_of
@@ -63,9 +63,9 @@ def test_everything_else_is_served_while_recordings_are_read(site: Site, monkeyp
     site.seal()
     held = Held()
 
-    def slow(*_: object) -> Checked:
+    def slow(*_: object) -> IntegrityResult:
         held.wait()
-        return Checked(as_sealed=True, sentence="Slowly read.")
+        return IntegrityResult(as_sealed=True, sentence="Slowly read.")
 
     monkeypatch.setattr(app_module, "check_recording", slow)
     codes: list[int] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main as cli
-from pipelines.cli.options import Outside
+from pipelines.cli.options import Dependencies
 from tests.commands import ROOT, run
 
 SUBCOMMANDS = sorted(
@@ -81,7 +81,7 @@ def test_an_interrupt_ends_with_one_sentence_and_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
-    assert cli.main(["status"], Outside(clock=interrupted)) == 130  # type: ignore[arg-type]
+    assert cli.main(["status"], Dependencies(clock=interrupted)) == 130  # type: ignore[arg-type]
     assert capsys.readouterr().err.strip() == "Stopped early: anything not shown above was not done."
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError
 
 from pipelines.cli import run as run_command
 from pipelines.cli.main import main
-from pipelines.cli.options import Outside
+from pipelines.cli.options import Dependencies
 from pipelines.orchestration import date_run
 from tests.cli.stubborn import ignores_ctrl_c, is_gone
 from tests.commands import ROOT
@@ -57,7 +57,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str, s3: Any = None) -> int:
-    return main(["run", *arguments], Outside(s3, lambda: NOW))
+    return main(["run", *arguments], Dependencies(s3, lambda: NOW))
 
 
 def history(folder: Path) -> list[str]:

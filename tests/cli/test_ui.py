@@ -154,7 +154,7 @@ def test_without_an_account_and_without_the_programs_of_the_demo_both_ways_on_ar
 ) -> None:
     monkeypatch.setattr("sandbox.s3.sys", SimpleNamespace(executable=str(tmp_path / "python")))
     with pytest.raises(click.ClickException, match=r"rclone is missing: for the demo, run `make demo`.*write \.env$"):
-        subcommand("ui", takes_outside=False)(rclone).main([], standalone_mode=False)
+        subcommand("ui", takes_dependencies=False)(rclone).main([], standalone_mode=False)
 
 
 @pytest.mark.parametrize("port", ["taken", "abc"])

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pipelines.evidence.package import EvidencePackage, Order
+from pipelines.evidence.package import EvidencePackage, ExportRequest
 from tests.browser.conftest import site  # noqa: F401 - a fixture
 from tests.browser.site import DAY, Site, tone
 from tests.compliance.conftest import bucket  # noqa: F401 - a fixture
 
-ORDER = Order(by="r.adams", at=datetime(2026, 11, 30, 9, 5, tzinfo=UTC), why="Case 4711", asked_for={"uii": "2026"})
+ORDER = ExportRequest(
+    by="r.adams", at=datetime(2026, 11, 30, 9, 5, tzinfo=UTC), why="Case 4711", asked_for={"uii": "2026"}
+)
 
 
 @dataclass

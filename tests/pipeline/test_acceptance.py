@@ -29,11 +29,11 @@ from pipelines.settings import PlanSettings
 from pipelines.steps.check.all_dates import no_overdue_recordings
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import DateVerdict, Verdict, every_recording_is_accounted_for, judge_date
-from pipelines.steps.seal.acceptance import Decided, Decision, DecisionIncomplete, decide
+from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, DecisionResult, decide
 from pipelines.steps.seal.seal_day import seal_day
 from pipelines.steps.verify.certificate import certify
 from pipelines.steps.verify.days import Archive, verify_days
-from pipelines.steps.verify.objects import Reading
+from pipelines.steps.verify.objects import Sampling
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from tests import states
 from tests.commands import run
@@ -114,7 +114,7 @@ class Stores:
         self.ledger.append_rows(REPORTS[1], DAY, table, account_id="1", pulled_at=NOW, run_id="r")
         return lost(name, day=NEXT)
 
-    def decide(self, *ids: str, **changed: Any) -> Decided:
+    def decide(self, *ids: str, **changed: Any) -> DecisionResult:
         decision = Decision(recording_ids=ids, **{"why": "TICKET-1", "accepted_by": "compliance", **changed})
         self.now += timedelta(minutes=1)
         return decide(self.archive(), decision, now=self.now, run_id="command")
@@ -136,7 +136,7 @@ class Stores:
 
     def verify(self, day: date = DAY) -> tuple[DayResult, set[tuple[str, str]]]:
         found: list[Discrepancy] = []
-        (result,) = verify_days(self.archive(), day, day, Reading(), add=found.append)
+        (result,) = verify_days(self.archive(), day, day, Sampling(), add=found.append)
         return result, {(one.kind, one.subject) for one in found}
 
     def command(self, *arguments: str, why: str = "TICKET-1") -> int:

@@ -30,7 +30,7 @@ from dagster import (
 from pydantic import SecretStr
 
 from pipelines.errors import ExpectedError
-from pipelines.orchestration.alert_messages import QUIET, AlertState, Destinations, Problem
+from pipelines.orchestration.alert_messages import QUIET, AlertProblem, AlertState, Destinations
 from pipelines.orchestration.failures import PermanentFailure
 from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
@@ -402,8 +402,10 @@ def test_a_ui_address_that_is_none_is_refused_without_being_shown(monkeypatch: p
 
 
 def test_many_dates_of_one_problem_are_one_short_message_and_are_kept() -> None:
-    def problem(n: int) -> Problem:
-        return Problem(subject="check a/b", date=f"{n:05}", severity=Level.error, sentence="s", todo="t", where="w")
+    def problem(n: int) -> AlertProblem:
+        return AlertProblem(
+            subject="check a/b", date=f"{n:05}", severity=Level.error, sentence="s", todo="t", where="w"
+        )
 
     state = AlertState()
     assert state.update({found.key: found for found in map(problem, range(2_000))}, START) == 1

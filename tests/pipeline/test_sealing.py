@@ -27,7 +27,7 @@ from pipelines.steps.check.verdict import Verdict
 from pipelines.steps.seal import seal_day as seal
 from pipelines.steps.seal.seal_day import neighbours_to_seal, seal_day
 from pipelines.steps.verify.days import Archive, verify_days
-from pipelines.steps.verify.objects import Reading
+from pipelines.steps.verify.objects import Sampling
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from tests import states
 from tests.memory_s3 import MemoryS3
@@ -81,7 +81,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert neighbours() == {BEFORE: True}
     found: list[Discrepancy] = []
     archive = Archive(stores.bucket, stores.ledger, stores.settings, verifier=None, clock=lambda: datetime.now(UTC))
-    (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
+    (result,) = verify_days(archive, BEFORE, BEFORE, Sampling(), add=found.append)
     assert (result.doubts.total(), result.found, result.held, result.pending, found) == (0, None, 0, 1, [])
     seal_day(stores.all(), after, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
@@ -109,7 +109,7 @@ def pulled(stores: Stores, day: date) -> None:
 def verified(stores: Stores, day: date) -> tuple[DayResult, list[Discrepancy]]:
     found: list[Discrepancy] = []
     archive = Archive(*(stores.bucket, stores.ledger, stores.settings), None, lambda: NOW + A_DAY)
-    (result,) = verify_days(archive, day, day, Reading(), add=found.append)
+    (result,) = verify_days(archive, day, day, Sampling(), add=found.append)
     return result, found
 
 

@@ -83,4 +83,4 @@ def _parse(body: bytes, kind: str, day: date) -> list[ObservedObject]:
         or canonical_json(document) != body
     ):
         raise ValueError("not an attestation of that kind and day")
-    return [ObservedObject(str(it["name"]), int(it["size"]), str(it["sha256"])) for it in document["things"]]
+    return [ObservedObject(str(item["name"]), int(item["size"]), str(item["sha256"])) for item in document["things"]]

@@ -15,7 +15,7 @@ from pipelines.archive.proof.manifest import Entry, ManifestHead, manifest_numbe
 from pipelines.archive.proof.signature import Verifier
 
 
-class Problem(NamedTuple):
+class ChainProblem(NamedTuple):
     """A problem with a manifest or signature: a code, the key concerned, and a sentence."""
 
     kind: str
@@ -29,11 +29,11 @@ class Chain:
 
     numbers: list[int]
     heads: dict[int, ManifestHead] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ChainProblem] = field(default_factory=list)
 
     def add(self, kind: str, subject: str, sentence: str) -> None:
         """Add a problem."""
-        self.problems.append(Problem(kind, subject, sentence))
+        self.problems.append(ChainProblem(kind, subject, sentence))
 
     @property
     def latest(self) -> ManifestHead | None:

@@ -218,7 +218,7 @@ def _entries(written: Iterable[bytes]) -> Iterator[Entry]:
         entry = _decoder.decode(str(piece, "utf-8"))
         if not isinstance(entry, dict) or _json(entry) != piece:
             raise ValueError("an entry is not canonical")
-        if not all(isinstance(entry.get(name), of) for name, of in _JSON_TYPES.items()):
+        if not all(isinstance(entry.get(name), kind) for name, kind in _JSON_TYPES.items()):
             raise ValueError("an entry, or a field of an entry, has a different type from the sealed one")
         if before is not None and entry["recording_id"] <= before:
             raise ValueError("entries are not in order")

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import dagster as dg
 
 from pipelines.calendar import utc_now
-from pipelines.orchestration.alert_messages import AlertState, Destinations, Problem
+from pipelines.orchestration.alert_messages import AlertProblem, AlertState, Destinations
 from pipelines.orchestration.run_requests import PARTITION_TAG, STOPPED_TAG
 from pipelines.settings import AlertSettings, load
 from pipelines.steps.check.result import Level
@@ -69,7 +69,7 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> dg.SensorDefinition:
     return tick
 
 
-def _news(instance: dg.DagsterInstance, state: AlertState, ui: str) -> dict[str, Problem]:
+def _news(instance: dg.DagsterInstance, state: AlertState, ui: str) -> dict[str, AlertProblem]:
     """Return the last result of each step and check in the runs that ended since the last tick; the first tick looks
     only at the checks of the newest runs. After more runs than a tick reads, the next one continues.
     """
@@ -84,7 +84,7 @@ def _news(instance: dg.DagsterInstance, state: AlertState, ui: str) -> dict[str,
         if len(page) == PAGE and not first:
             last = min(last, page[-1].storage_id)
     state.position = state.position or 0
-    found: dict[str, Problem] = {}
+    found: dict[str, AlertProblem] = {}
     for storage_id, run_id in sorted(ended.items()):
         if storage_id > last:
             break
@@ -95,7 +95,7 @@ def _news(instance: dg.DagsterInstance, state: AlertState, ui: str) -> dict[str,
     return found
 
 
-def _results(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> Iterator[Problem]:
+def _results(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> Iterator[AlertProblem]:
     """Yield the result of each step and check, and of a run that no step explains."""
     date = run.tags.get(PARTITION_TAG, "")
     where = f"{ui}/runs/{run.run_id}" + (f"; the checks: {ui}/assets/recordings?view=checks" if date else "")
@@ -103,7 +103,7 @@ def _results(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: str) -> Itera
     will_retry = stopped or run.tags.get(WILL_RETRY_TAG) == "true"
     of_run = f"{RUN}{run.job_name}"
     failed = False
-    result = partial(Problem, date=date, where=where)
+    result = partial(AlertProblem, date=date, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
@@ -136,7 +136,7 @@ def _sentences(event: dg.DagsterEvent) -> tuple[str, str]:
     return f"The step failed with an unexpected error ({error.cls_name if error else 'unknown'}).", DEFECT_TODO
 
 
-def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui: str) -> Problem:
+def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui: str) -> AlertProblem:
     """Return a check's result, with its counts above zero. Its tables of examples stay in the UI."""
     asset, name = evaluation.asset_key.to_user_string(), evaluation.check_name
     query = urlencode({"view": "checks", "checkDetail": name})
@@ -146,7 +146,7 @@ def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui: str) -> Prob
     severity = Level.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Level.warning
     # A warning of a date that waits, or is not over, is nobody's problem.
     waits = severity is Level.warning and "verdict" in evaluation.metadata
-    return Problem(
+    return AlertProblem(
         subject=f"{CHECK}{asset}/{name}",
         date=evaluation.partition or "",
         severity=Level.ok if evaluation.passed or waits else severity,

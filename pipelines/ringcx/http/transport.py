@@ -66,7 +66,7 @@ class Transport(httpx.BaseTransport):
         url, timeout = request.url, request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         proxy = proxy_for(url)
-        with _translated(url, proxy):
+        with _translate_errors(url, proxy):
             answer = self._manager(proxy).urlopen(
                 request.method,
                 f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}",
@@ -129,7 +129,7 @@ class Body(httpx.SyncByteStream):
 
     def __init__(self, answer: urllib3.BaseHTTPResponse, url: httpx.URL, proxy: Proxy | None) -> None:
         self._answer = answer
-        self._failures = partial(_translated, url, proxy)
+        self._failures = partial(_translate_errors, url, proxy)
 
     def check_reads(self, check: Callable[[], None]) -> None:
         """Call `check`, which may raise, before each read of the socket, instead of keeping to `ANSWER_S`: a body that
@@ -176,7 +176,7 @@ def _check_time(deadline: float) -> None:
         raise TimeoutError("the response did not end in time")
 
 
-class _Answer(http.client.HTTPResponse):
+class _Response(http.client.HTTPResponse):
     """A response with a certain end; any other is refused. urllib3 overrides the same private methods."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
@@ -205,7 +205,7 @@ class _Answer(http.client.HTTPResponse):
 class _Connection(HTTPConnection):
     """A connection to one of its host's checked addresses, or to a proxy, whose address is not checked."""
 
-    response_class: Any = _Answer
+    response_class: Any = _Response
     _used_at = 0.0
 
     def __init__(self, *args: Any, public_only: bool, **options: Any) -> None:
@@ -248,7 +248,7 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 
 @contextlib.contextmanager
-def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
+def _translate_errors(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
     """Raise urllib3's errors as httpx's, and permanent ones as `SourceError`s."""
     try:
         yield

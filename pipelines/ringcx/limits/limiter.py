@@ -134,8 +134,8 @@ class RateLimiter:
             return 0.0, None
         newest = max((rate.limit for rate in rates), default=0)
         with self._store.locked(name, account_id, newest=newest) as state:
-            place = priority, ticket or math.inf
-            ahead = [number for urgency, number, _ in state.queue if (urgency, number) < place]
+            position = priority, ticket or math.inf
+            ahead = [number for urgency, number, _ in state.queue if (urgency, number) < position]
             resumes_at = max(state.now, state.held_until)
             times = list(state.permits)
             for _ in ahead:

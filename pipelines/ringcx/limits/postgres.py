@@ -81,7 +81,7 @@ class PostgresStore(LimitStore):
             raise
         return connection
 
-    def _explained(self, error: BaseException) -> LimiterBroken | None:
+    def _as_limiter_error(self, error: BaseException) -> LimiterBroken | None:
         if not isinstance(error, psycopg.Error):
             return None
         said = " ".join((error.diag.message_primary or str(error) or type(error).__name__).split())

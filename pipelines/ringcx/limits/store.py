@@ -158,7 +158,7 @@ class LimitStore(ABC):
                 # An interrupt too: an open transaction must not block others, or become part of the next one. It is
                 # rolled back when the connection ends.
                 self._discard()
-                if (broken := self._explained(error)) is not None:
+                if (broken := self._as_limiter_error(error)) is not None:
                     raise broken from None  # a database's error holds the password
                 raise
 
@@ -180,7 +180,7 @@ class LimitStore(ABC):
         """Open a transaction that excludes others of the same limit and account; roll it back after an exception."""
 
     @abstractmethod
-    def _explained(self, error: BaseException) -> LimiterBroken | None:
+    def _as_limiter_error(self, error: BaseException) -> LimiterBroken | None:
         """Translate a database library's error, or return None for any other error."""
 
 
@@ -201,7 +201,7 @@ class SqliteStore(LimitStore):
     def _run(self, connection: sqlite3.Connection, statement: str, *values: object) -> sqlite3.Cursor:
         return connection.execute(_in_sqlite(statement), values)
 
-    def _explained(self, error: BaseException) -> LimiterBroken | None:
+    def _as_limiter_error(self, error: BaseException) -> LimiterBroken | None:
         if not isinstance(error, sqlite3.Error | OSError):
             return None
         return LimiterBroken(

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from pipelines.archive.bucket import Bucket, Listed, ObjectReader
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
-from pipelines.ledger.files import date_of
+from pipelines.ledger.files import date_of_folder
 from pipelines.steps.calls.table import SEPARATOR
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -48,7 +48,7 @@ _COLUMNS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class IndexKey:
     """A key to look up: its kind, and its text or a part of that (`in_lower_case`, except for recordings)."""
 
     kind: str
@@ -58,16 +58,15 @@ class Wanted:
 
 def in_lower_case(text: str) -> str:
     """Return text in lower case like the index and DuckDB; Python differs for some letters, such as Turkish İ."""
-    lower: str = pc.utf8_lower(text).as_py()
-    return lower
+    return str(pc.utf8_lower(text).as_py())
 
 
-def keys_of_number(digits: str) -> list[Wanted]:
+def keys_of_number(digits: str) -> list[IndexKey]:
     """Return the keys that a date must have if a number contains these consecutive digits; none if they are too few."""
     if len(digits) < _DIGITS:
-        return [Wanted("n:", digits, "start")] if len(digits) >= _FEWEST_DIGITS else []
+        return [IndexKey("n:", digits, "start")] if len(digits) >= _FEWEST_DIGITS else []
     # Two, since others share six digits: hardly one of a thousand dates then has both by chance.
-    return [Wanted("n:", digits[end - _DIGITS : end]) for end in (len(digits), len(digits) - 1) if end >= _DIGITS]
+    return [IndexKey("n:", digits[end - _DIGITS : end]) for end in (len(digits), len(digits) - 1) if end >= _DIGITS]
 
 
 def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]:
@@ -75,7 +74,7 @@ def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]
     shared = commonprefix([first.isoformat(), last.isoformat()])
     found = {}
     for key, listed in bucket.list_keys(f"{calls_prefix(bucket.prefix)}date={shared}"):
-        day = date_of(key.split("/")[-2]) if key.endswith("/calls.parquet") else None
+        day = date_of_folder(key.split("/")[-2]) if key.endswith("/calls.parquet") else None
         if day is not None and first <= day <= last:
             found[day] = listed
     return found
@@ -94,7 +93,7 @@ def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str,
     indexes = list_indexes(bucket)
     for month, etags in sorted(by_month.items()):
         key = calls_index_key(bucket.prefix, month)
-        there = MonthIndex.known(bucket, key, indexes[key]) if key in indexes else None
+        there = MonthIndex.read(bucket, key, indexes[key]) if key in indexes else None
         if there is None or there.covers != etags:
             _write(bucket, month, etags)
             yield month, len(etags)
@@ -145,7 +144,7 @@ def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
         columns.append(("n:", pa.array(pieces, pa.string())))
     columns.append(("r:", calls["recording_id"]))
     found = [pc.binary_join_element_wise(kind, column.drop_null(), "") for kind, column in columns]
-    chunks = [chunk for one in found for chunk in (one.chunks if isinstance(one, pa.ChunkedArray) else [one])]
+    chunks = [chunk for array in found for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array])]
     return pa.chunked_array(chunks, pa.string())
 
 
@@ -166,7 +165,7 @@ class MonthIndex:
         ]
 
     @classmethod
-    def known(cls, bucket: Bucket, key: str, listed: Listed) -> MonthIndex | None:
+    def read(cls, bucket: Bucket, key: str, listed: Listed) -> MonthIndex | None:
         """Return the index that was listed, or None if it cannot be read or has changed since."""
         try:
             source = partial(ObjectReader, bucket, key, listed.size)
@@ -174,9 +173,9 @@ class MonthIndex:
         except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
             return None
 
-    def days(self, wanted: Sequence[Sequence[Wanted]]) -> set[int] | None:
+    def days(self, wanted: Sequence[Sequence[IndexKey]]) -> set[int] | None:
         """Return the days of the month that have all keys of one alternative, or None if the index cannot be read."""
-        bounds = {one: _bounds_of(one) for one in chain.from_iterable(wanted)}
+        bounds = {key: _bounds_of(key) for key in chain.from_iterable(wanted)}
         groups = [
             group
             for group, (least, most) in enumerate(self._bounds)
@@ -192,24 +191,24 @@ class MonthIndex:
                 table = file.read_row_groups(groups, use_threads=False)
         except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
             return None
-        found = {one: _days_of(table, one) for one in bounds}
+        found = {key: _days_of(table, key) for key in bounds}
         bits = reduce(or_, (reduce(and_, map(found.__getitem__, keys)) for keys in wanted))
         return {day for day in range(1, 32) if bits >> (day - 1) & 1}
 
 
-def _bounds_of(one: Wanted) -> tuple[str, str]:
-    least = one.kind if one.match == "part" else one.kind + one.text
-    return least, least if one.match == "whole" else f"{least}\U0010ffff"
+def _bounds_of(key: IndexKey) -> tuple[str, str]:
+    least = key.kind if key.match == "part" else key.kind + key.text
+    return least, least if key.match == "whole" else f"{least}\U0010ffff"
 
 
-def _days_of(table: pa.Table, one: Wanted) -> int:
+def _days_of(table: pa.Table, key: IndexKey) -> int:
     """Return the days that have a key, as bits."""
-    if one.match == "whole":
-        is_it = pc.equal(table["key"], one.kind + one.text)
-    elif one.match == "start":
-        is_it = pc.starts_with(table["key"], one.kind + one.text)
+    if key.match == "whole":
+        matches = pc.equal(table["key"], key.kind + key.text)
+    elif key.match == "start":
+        matches = pc.starts_with(table["key"], key.kind + key.text)
     else:
-        is_it = pc.starts_with(table["key"], one.kind)
-        text = pc.utf8_slice_codeunits(table["key"], len(one.kind))
-        is_it = pc.and_(is_it, pc.match_substring(text, one.text))
-    return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(is_it))))
+        matches = pc.starts_with(table["key"], key.kind)
+        text = pc.utf8_slice_codeunits(table["key"], len(key.kind))
+        matches = pc.and_(matches, pc.match_substring(text, key.text))
+    return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(matches))))

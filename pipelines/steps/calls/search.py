@@ -26,8 +26,8 @@ from pipelines.archive.keys import calls_index_key, calls_key
 from pipelines.calendar import FIRST_DAY, dates_between
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.month_index import (
+    IndexKey,
     MonthIndex,
-    Wanted,
     files_between,
     in_lower_case,
     keys_of_number,
@@ -106,7 +106,7 @@ class CallSearch:
         self._region = settings.archive_phone_region
         self._lock = threading.Lock()
         self._batches = ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="search")
-        self._index = lru_cache(maxsize=_MONTHS)(partial(MonthIndex.known, bucket))
+        self._index = lru_cache(maxsize=_MONTHS)(partial(MonthIndex.read, bucket))
         self._database = duckdb.connect(
             ":memory:",
             config={
@@ -204,31 +204,31 @@ class CallSearch:
         for day, read in map_in_order(lambda day: self._read(day, names), days):
             if read is not None:
                 file, table = read
-                place = pa.array(np.full(table.num_rows, len(files), np.int32))
+                index = pa.array(np.full(table.num_rows, len(files), np.int32))
                 row = pa.array(np.arange(table.num_rows, dtype=np.int32))
-                tables.append(table.append_column("place", place).append_column("row", row))
+                tables.append(table.append_column("file_index", index).append_column("row", row))
                 files.append((day, file))
         if not files:
             return 0, CALLS_SCHEMA.empty_table().select(columns)
         with self._cursor() as cursor:
             cursor.register("calls", pa.concat_tables(tables))
-            # Places follow the dates from the newest; within a date rows of one moment keep their order.
+            # Indices follow the dates from the newest; within a date rows of one moment keep their order.
             sql = (
-                f"SELECT place, row FROM calls WHERE {condition} "  # noqa: S608 - no value is in it
-                f"ORDER BY place, started_at DESC NULLS LAST, row LIMIT {offset + limit:d}"
+                f"SELECT file_index, row FROM calls WHERE {condition} "  # noqa: S608 - no value is in it
+                f"ORDER BY file_index, started_at DESC NULLS LAST, row LIMIT {offset + limit:d}"
             )
             hits: Any = cursor.sql(sql, params=list(values)).fetchnumpy()
         passed = min(offset, len(hits["row"]))
         hits = {name: column[passed:] for name, column in hits.items()}
 
-        def rows_of(place: int) -> pa.Table:
-            day, file = files[place]
+        def rows_of(index: int) -> pa.Table:
+            day, file = files[index]
             with self._undamaged(day):
-                rows = _rows(file, hits["row"][hits["place"] == place], columns[1:])
+                rows = _rows(file, hits["row"][hits["file_index"] == index], columns[1:])
             return rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32()))
 
-        places: list[int] = np.unique(hits["place"]).tolist()
-        found = [rows for _, rows in map_in_order(rows_of, places)]
+        indices: list[int] = np.unique(hits["file_index"]).tolist()
+        found = [rows for _, rows in map_in_order(rows_of, indices)]
         return passed, pa.concat_tables([CALLS_SCHEMA.empty_table().select(columns), *found])
 
     @contextmanager
@@ -306,24 +306,24 @@ def _growing(days: Iterator[date]) -> Iterator[list[date]]:
         size = min(2 * size, _DATES_AT_ONCE)
 
 
-def _wanted(query: Query, region: str) -> list[list[Wanted]]:
+def _wanted(query: Query, region: str) -> list[list[IndexKey]]:
     """Return alternative sets of keys: a date can match only if it has every key of a set. Empty: no index can help."""
     if query.recordings:
-        return [[Wanted("r:", recording)] for recording in query.recordings]
+        return [[IndexKey("r:", recording)] for recording in query.recordings]
     if uii := _plain_uii(query):
-        return [[Wanted("u:", in_lower_case(uii))]]
+        return [[IndexKey("u:", in_lower_case(uii))]]
     if query.number.strip():
         keys = [keys_of_number(digits) for digits in NumberQuery.of(query.number, region).alternatives]
         if keys and all(keys):
             return keys
     for typed, id_kinds, name_kind in ((query.agent, ("a:", "l:"), "m:"), (query.queue, ("q:",), "p:")):
         if text := in_lower_case(typed.strip()):
-            by_name = [[Wanted(name_kind, text, "part")]] if _may_be_name(query, text) else []
-            return [*([Wanted(kind, text)] for kind in id_kinds), *by_name]
+            by_name = [[IndexKey(name_kind, text, "part")]] if _may_be_name(query, text) else []
+            return [*([IndexKey(kind, text)] for kind in id_kinds), *by_name]
     if (within := query.within) is not None:
         kinds = (("a:", within.agents), ("q:", within.queues), ("c:", within.accounts))
-        return [[Wanted(kind, in_lower_case(one))] for kind, ids in kinds for one in ids]
-    return [[Wanted("c:", in_lower_case(query.account))]] if query.account else []
+        return [[IndexKey(kind, in_lower_case(key_id))] for kind, ids in kinds for key_id in ids]
+    return [[IndexKey("c:", in_lower_case(query.account))]] if query.account else []
 
 
 def _may_be_name(query: Query, text: str) -> bool:

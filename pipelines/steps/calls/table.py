@@ -41,6 +41,7 @@ from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.wording import number
 
+Row = Mapping[str, Any]  # of the table `calls`
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 
 _TEXT, _TIME = pa.string(), pa.timestamp("us", tz="UTC")
@@ -328,9 +329,8 @@ def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> 
     if "recording_id" in line:
         row |= {name: line[name] for name in _FROM_STATE}
         return row | {"state": line["status"], "warnings": line["warnings"] or []}
-    one = call[0]
-    reason = reason_without_recording(call)
-    return row | {"account_id": one.account_id, "uii": one.uii, "state": NO_RECORDING, "reason": reason, **line}
+    ids = {"account_id": call[0].account_id, "uii": call[0].uii}
+    return row | ids | {"state": NO_RECORDING, "reason": reason_without_recording(call), **line}
 
 
 def _of_leg(main: Sequence[Leg]) -> dict[str, Any]:
@@ -360,12 +360,12 @@ def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
     naming = {leg.report for leg in exact}
     for report in REPORTS_OF_CALLS:
         if report not in naming:
-            part = _counterpart(own, [leg for leg in call if leg.report == report and leg.agent_id == agent])
+            part = _matching_leg(own, [leg for leg in call if leg.report == report and leg.agent_id == agent])
             if part is not None:
                 yield part
 
 
-def _counterpart(own: Leg, others: Sequence[Leg]) -> Leg | None:
+def _matching_leg(own: Leg, others: Sequence[Leg]) -> Leg | None:
     """Return the leg of the same session, or with the longest overlap; an only one also if a start is unknown."""
     for leg in others:
         if leg.session and leg.session == own.session:
@@ -377,13 +377,13 @@ def _counterpart(own: Leg, others: Sequence[Leg]) -> Leg | None:
     return others[0] if overlaps == [None] else None
 
 
-def _overlap_s(one: Leg, other: Leg) -> float | None:
+def _overlap_s(leg: Leg, other: Leg) -> float | None:
     """Return for how many seconds two legs overlap, below zero for a gap; None if a start is unknown."""
-    begun, other_begun = one.started_at, other.started_at
+    begun, other_begun = leg.started_at, other.started_at
     if begun is None or other_begun is None:
         return None
     apart = (other_begun - begun).total_seconds()
-    return min(_length_s(one) - apart, _length_s(other) + apart, _length_s(one), _length_s(other))
+    return min(_length_s(leg) - apart, _length_s(other) + apart, _length_s(leg), _length_s(other))
 
 
 def _length_s(leg: Leg) -> float:

@@ -28,7 +28,7 @@ from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_tim
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.recording_date import near
-from pipelines.steps.pull.coverage import Pulls, Unpulled, covers, newest_by_account
+from pipelines.steps.pull.coverage import MissingReport, Pulls, covers, newest_by_account
 from pipelines.wording import number
 
 # A row may come before its link: 10 to 15 minutes by the vendor's pages. Younger calls are not judged.
@@ -38,7 +38,7 @@ _CALL = ["account_id", "uii"]
 _LEG = [*_CALL, "session_id"]
 
 
-def _compared(
+def _match_reports(
     ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime
 ) -> tuple[pd.DataFrame, pd.DataFrame, frozenset[str]]:
     """Match the rows of `day` by account and UII; return calls, legs, and the accounts whose reports were both pulled.
@@ -85,7 +85,7 @@ def _joined(calls: pd.DataFrame, legs: pd.DataFrame) -> pd.DataFrame:
 
 def empty_reports(
     ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
-) -> list[Unpulled]:
+) -> list[MissingReport]:
     """Return the reports without any row although the other one, or an End Call Event, has calls of `day`, apart from
     calls that began before it or in its last hour: the reports may date these on different sides of midnight.
     """
@@ -100,7 +100,7 @@ def empty_reports(
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty:
         return lacking
-    calls, _, _ = _compared(ledger, day, zone=settings.zone, now=now)
+    calls, _, _ = _match_reports(ledger, day, zone=settings.zone, now=now)
     accounts_with_calls = set(calls.index.get_level_values("account_id"))
     began = calls["began"].fillna(calls["taken"])
     calls = calls[~((began < begin) | (began >= end - YOUNG))].reset_index("account_id")
@@ -122,7 +122,7 @@ def _without_calls_of_events(
     newest: Mapping[ReportName, Mapping[str, PullRecord]],
     accounts: Iterable[str],
     period: tuple[datetime, datetime],
-) -> list[Unpulled]:
+) -> list[MissingReport]:
     """Return the reports of accounts without a row in any report, although events show recorded calls in the period."""
     made = {account: [pulls[account] for pulls in newest.values() if account in pulls] for account in accounts}
     empty = {account: pulls for account, pulls in made.items() if pulls and not any(pull.rows for pull in pulls)}
@@ -145,9 +145,9 @@ def _without_calls_of_events(
     ]
 
 
-def _empty(pull: PullRecord, others: str, calls: int) -> Unpulled:
-    how = f"was empty, although {others} {number(calls, 'call')} of that day"
-    return Unpulled(pull.report, pull.account_id, pull.period_end, how)
+def _empty(pull: PullRecord, others: str, calls: int) -> MissingReport:
+    explanation = f"was empty, although {others} {number(calls, 'call')} of that day"
+    return MissingReport(pull.report, pull.account_id, pull.period_end, explanation)
 
 
 def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
@@ -201,7 +201,7 @@ def _with_links(ledger: Ledger, report: ReportName, day: date) -> set[str]:
 
 def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
     """Name connected calls without a mono recording, legs without a stereo one, and calls that one report lacks."""
-    calls, legs, accounts = _compared(ledger, day, zone=settings.zone, now=now)
+    calls, legs, accounts = _match_reports(ledger, day, zone=settings.zone, now=now)
     counts = {
         "calls": int(calls["known"].sum()),
         "agent_legs": len(legs),

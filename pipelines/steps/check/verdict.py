@@ -29,7 +29,7 @@ from pipelines.steps.link.extract_links import extract_links, shared_ids
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import SETTLED, Unpulled, pulls_of, require_rows, unpulled
+from pipelines.steps.pull.coverage import SETTLED, MissingReport, pulls_of, require_rows, unpulled
 from pipelines.wording import number
 
 # The sensor ticks every minute and runs queue: only after this time does "due" mean that no run is coming.
@@ -113,13 +113,13 @@ class DateVerdict:
     verdict: Verdict
     counts: Mapping[str, int] = field(default_factory=Counter)
     accepted: Mapping[str, Acceptance] = field(default_factory=dict)
-    not_pulled: Sequence[Unpulled] = ()
+    not_pulled: Sequence[MissingReport] = ()
     is_over: bool = True
     recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "size", "matter"]))
     damage: str = ""
 
     @property
-    def apart_from_the_clock(self) -> Verdict:
+    def sealed_verdict(self) -> Verdict:
         """The verdict of the content alone, as it is sealed: what is only late or stuck counts as waiting."""
         problems = [name for name in _SENTENCES if name not in {"overdue", "stuck"} and self.counts[name]]
         return Verdict.waiting if self.verdict is Verdict.gaps and not problems else self.verdict
@@ -221,7 +221,7 @@ def _judge(
     not_pulled = lacking_reports(ledger, day, settings, now=now)
     known, unknown, shared = _recordings(ledger, day, settings)
     held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
-    wrong = {} if bucket is None else _compared(bucket, known, run_id, now)
+    wrong = {} if bucket is None else _compare_objects(bucket, known, run_id, now)
     held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
     accepted = accepted_losses(ledger, known)
     is_final = rest["status"] != Status.pending
@@ -266,7 +266,7 @@ def _verdict(counts: Mapping[str, int]) -> Verdict:
     return Verdict.waiting if counts["waiting"] else Verdict.complete
 
 
-def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[Unpulled]:
+def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[MissingReport]:
     """Return the reports that make a date `unknown`: those not pulled for the whole day, or without any row."""
     pulls = pulls_of(ledger, day)
     require_rows(ledger, day, pulls)
@@ -348,7 +348,7 @@ def _main_ids(linked: set[str], known: LedgerSnapshot) -> set[str]:
     return {known.names.get(recording_id, recording_id) for recording_id in linked} if known.names else linked
 
 
-def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
+def _compare_objects(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
     """Return `object_gone` or `object_changed` for each archived recording whose object is missing or was replaced: one
     LIST per 1000 recordings, and no byte read unless the ETag changed.
 

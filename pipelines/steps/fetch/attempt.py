@@ -45,7 +45,7 @@ _OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 
 @dataclass(frozen=True, slots=True)
-class Recorders:
+class RecordingClients:
     """The clients that fetch recordings: `links` of the reports, and `segments` of the current API, if it is set up."""
 
     allowed: AllowedLinks
@@ -65,7 +65,7 @@ class Attempt:
     """An attempt at a recording; thread-safe. `quarantine_bytes`: the maximum to keep of a rejected body."""
 
     bucket: Bucket
-    media: Recorders
+    media: RecordingClients
     stop: threading.Event
     rules: RetryRules
     clock: Callable[[], datetime]

@@ -195,7 +195,7 @@ class Fetcher:
         ]
         if refused:
             hosts = ", ".join(sorted({_host(state.link) for state, _ in refused}))
-            checks = "; ".join(sorted({_what_to_check(*one) for one in refused}))
+            checks = "; ".join(sorted({_what_to_check(*refusal) for refusal in refused}))
             recordings = number(len(refused), "recording was", "recordings were")
             raise ExpectedError(
                 f"{recordings} refused at {hosts} (HTTP 401 or 403), and the same log-in could fetch none: "

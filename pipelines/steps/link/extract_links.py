@@ -74,8 +74,8 @@ def extract_links(
     """
     parts = chain.from_iterable(ledger.row_parts(report, day) for report in ROWS)
     key = ledger, day, calendar.zone, calendar.archive_start_date, *parts
-    if key in _last_ids and not with_links:
-        return _last_ids[key]
+    if (last := _last_ids.get(key)) is not None and not with_links:  # read once: other threads replace it
+        return last
     dates = RecordingDates(day, calendar)
     tables = [_SCHEMA.empty_table()]
     for report in ROWS:

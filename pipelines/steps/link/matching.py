@@ -90,23 +90,23 @@ def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
 
 def _match(legacy: list[_Leg], current: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
     """Pair the two sources' legs of one call, the closest first; remaining candidates are ambiguous."""
-    fitting = [(one, two) for one in legacy for two in current if one.may_be(two, WITHIN[-1])]
+    fitting = [(old, new) for old in legacy for new in current if old.may_be(new, WITHIN[-1])]
     unsure = []
     for within in WITHIN:
-        close = [(one, two) for one, two in fitting if one.may_be(two, within)]
+        close = [(old, new) for old, new in fitting if old.may_be(new, within)]
         candidates = Counter(chain.from_iterable(close))
-        matched = [(one, two) for one, two in close if candidates[one] == candidates[two] == 1]
-        for one, two in matched:
-            if one.is_identified() and two.is_identified():
-                (a,), (b,) = one.recordings, two.recordings
+        matched = [(old, new) for old, new in close if candidates[old] == candidates[new] == 1]
+        for old, new in matched:
+            if old.is_identified() and new.is_identified():
+                (a,), (b,) = old.recordings, new.recordings
                 partners |= {a: b, b: a}
             else:
-                unsure.append((one, two))
+                unsure.append((old, new))
         gone = set(chain.from_iterable(matched))
         fitting = [pair for pair in fitting if gone.isdisjoint(pair)]
-    for one, two in [*unsure, *fitting]:
-        if one.recordings and two.recordings:
-            ambiguous |= one.recordings | two.recordings
+    for old, new in [*unsure, *fitting]:
+        if old.recordings and new.recordings:
+            ambiguous |= old.recordings | new.recordings
 
 
 def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> list[RecordingState]:
@@ -119,20 +119,20 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
     final and not archived     nothing: the other may still be fetched
     """
     lines: list[RecordingState] = []
-    for one_id, other_id in pairs.partners.items():
-        one, other = known.get(one_id), known.get(other_id)
-        if one is None or other is None or one_id > other_id:
+    for first_id, second_id in pairs.partners.items():
+        first, second = known.get(first_id), known.get(second_id)
+        if first is None or second is None or first_id > second_id:
             continue
-        if one.same_as or other.same_as:
-            name, main = (one, other) if one.same_as else (other, one)
+        if first.same_as or second.same_as:
+            name, main = (first, second) if first.same_as else (second, first)
             if name.same_as == main.recording_id and main.status in FINAL:
                 lines.append(reopened(name, OTHER_SOURCE, now, run_id))
             continue
-        held = [state for state in (one, other) if state.status is Status.archived]
+        held = [state for state in (first, second) if state.status is Status.archived]
         if len(held) == 1:
-            lines += _named(one if held[0] is other else other, held[0], now, run_id)
-        elif one.status is Status.pending and other.status is Status.pending:
-            main, name = sorted((one, other), key=lambda state: (state.first_seen_at, state.source))
+            lines += _named(first if held[0] is second else second, held[0], now, run_id)
+        elif first.status is Status.pending and second.status is Status.pending:
+            main, name = sorted((first, second), key=lambda state: (state.first_seen_at, state.source))
             lines += _named(name, main, now, run_id)
     return lines
 

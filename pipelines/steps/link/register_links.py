@@ -112,7 +112,7 @@ def register_links(
         "links_refused": refused.total(),
         "of_both_sources": sum(main != key for key, main in mains.items()),
         "ambiguous": len(ambiguous),
-        "held_twice": sum({one, other} <= held for one, other in pairs.partners.items()) // 2,
+        "held_twice": sum({name, partner} <= held for name, partner in pairs.partners.items()) // 2,
     }
     return LinksFound(counts, refused, ambiguous, shared_ids(links, lines))
 

@@ -21,20 +21,20 @@ SETTLED = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Unpulled:
-    """A report of an account that does not show the whole day: `to` is how far a pull came, if any; `how` says why.
+class MissingReport:
+    """A report of an account that does not show the whole day: `pulled_until` is how far a pull came, if any.
 
     `account_id` is empty if no account is known: the report was not pulled, and no setting names an account.
     """
 
     report: str
     account_id: str
-    to: datetime | None
-    how: str
+    pulled_until: datetime | None
+    explanation: str
 
     def __str__(self) -> str:
         whose = f" of account {self.account_id}" if self.account_id else ""
-        return f"{self.report}{whose} {self.how}"
+        return f"{self.report}{whose} {self.explanation}"
 
 
 def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
@@ -42,7 +42,7 @@ def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
     return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
 
 
-def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled]:
+def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingReport]:
     """Return, by account, the reports of RINGCX_SOURCE that were not pulled for the whole of `day` after it settled.
 
     An account lacks nothing if any full source covers the day: both legacy reports, or interaction metadata. Without
@@ -63,17 +63,17 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
         if any(settled.issuperset(source) for source in FULL_SOURCES):
             continue
         for report in (report for report in settings.reports if report not in settled):
-            to = max((pull.period_end for pull in own if pull.report == report), default=None)
-            if to is None:
-                how = "was never pulled"
+            until = max((pull.period_end for pull in own if pull.report == report), default=None)
+            if until is None:
+                explanation = "was never pulled"
             elif report not in last:
-                how = f"was pulled only up to {to:%Y-%m-%d %H:%M} UTC"
+                explanation = f"was pulled only up to {until:%Y-%m-%d %H:%M} UTC"
             elif rows := last[report].of_another_time:
-                how = f"had the calls of another day ({number(rows, 'row')})"
+                explanation = f"had the calls of another day ({number(rows, 'row')})"
             else:
                 at = f"{last[report].pulled_at:%Y-%m-%d %H:%M} UTC"
-                how = f"was last pulled at {at}, possibly before the day's last calls were in it"
-            lacking.append(Unpulled(report, account, to, how))
+                explanation = f"was last pulled at {at}, possibly before the day's last calls were in it"
+            lacking.append(MissingReport(report, account, until, explanation))
     return lacking
 
 

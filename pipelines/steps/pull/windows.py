@@ -69,7 +69,7 @@ class WrongWindow(ReportInvalid):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _WindowResponse:
     """One response of `size` bytes. `ends`: when the segments of its rows ended, sorted."""
 
     window: Period
@@ -213,7 +213,7 @@ class WindowedPull:
     def _is_near_the_cap(self, rows: int) -> bool:
         return self._cap is not None and rows >= self._cap * _NEAR_THE_CAP
 
-    def _looks_capped(self, answer: _Answer) -> bool:
+    def _looks_capped(self, answer: _WindowResponse) -> bool:
         """Return whether a response's number of rows is near a known cap, round, or the same as an earlier one's, or
         whether its window is empty at the beginning though dense later.
         """
@@ -228,7 +228,7 @@ class WindowedPull:
         silent, length = first - answer.window.start, answer.window.end - answer.window.start
         return silent > max(length / 4, 10 * (last - first) / rows)
 
-    def _prove_whole(self, whole: _Answer, answers: list[_Answer]) -> bool:
+    def _prove_whole(self, whole: _WindowResponse, answers: list[_WindowResponse]) -> bool:
         """Request the halves of a window and add their answers to `answers`; return whether the whole was capped.
 
         A response is whole if its rows fall into both halves and these hold no others. Raises ReportInvalid if that
@@ -256,10 +256,10 @@ class WindowedPull:
             self._prove_whole(half, answers)
         return True
 
-    def _request(self, window: Period) -> _Answer:
+    def _request(self, window: Period) -> _WindowResponse:
         answer = whole_answer(partial(self.source.pull, self.account_id, window), self.log)
         rows = with_row_identity(INTERACTIONS, answer.rows, self.account_id)
-        return _Answer(window, answer.size, answer.sha256, rows, _ends_within(rows, window))
+        return _WindowResponse(window, answer.size, answer.sha256, rows, _ends_within(rows, window))
 
     def _sum(self, records: Sequence[PullRecord]) -> PullRecord:
         """Return the windows' records as one pull of the date."""
@@ -305,7 +305,7 @@ def _versions(rows: pa.Table) -> pa.Table:
     return pa.table(versions)
 
 
-def _joined(answers: Sequence[_Answer]) -> pa.Table:
+def _joined(answers: Sequence[_WindowResponse]) -> pa.Table:
     """Return the rows of all answers; of a row that was returned twice, the last version."""
     rows = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
     last = {key: index for index, key in enumerate(rows["row_key"].to_pylist())}

@@ -19,7 +19,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date, lacking_reports
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.parallel import map_readable
-from pipelines.steps.pull.coverage import Unpulled
+from pipelines.steps.pull.coverage import MissingReport
 from pipelines.steps.seal.seal_day import Stores, neighbours_to_seal, seal_day
 from pipelines.wording import number
 
@@ -54,7 +54,7 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Decided:
+class DecisionResult:
     """The result of a decision: the lines `written`, the number of recordings already decided that way (`unchanged`), a
     sentence for each one `refused`, and the new verdict of each date that was sealed.
     """
@@ -78,16 +78,18 @@ class Decided:
         return f"{'; '.join(said)}."
 
 
-def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, signer: Signer | None = None) -> Decided:
+def decide(
+    stores: Stores, decision: Decision, *, now: datetime, run_id: str, signer: Signer | None = None
+) -> DecisionResult:
     """Write the decision to the ledger as far as it is allowed, and seal the dates concerned.
 
     A refusal stops nothing else. Repeating a decision writes no line, and seals the dates that were not sealed yet.
     """
-    decided, ledger, settings = Decided(decision.revoke), stores.ledger, stores.settings
+    result, ledger, settings = DecisionResult(decision.revoke), stores.ledger, stores.settings
     if decision.days:
-        states = _lost_for_reason(stores, decision, now, decided)
+        states = _lost_for_reason(stores, decision, now, result)
     else:
-        states = _with_ids(ledger, decision.recording_ids, decided)
+        states = _with_ids(ledger, decision.recording_ids, result)
     by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
     for state in states:
         by_day[state.date].append(state)
@@ -101,23 +103,22 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
             why_not = partial(_refusal, gaps, now, with_other_name, revoke=decision.revoke)
             refusals = [why_not(state, latest.get(state.recording_id)) for state in of_day]
         except LedgerDamaged as error:
-            decided.refused.append(f"No decision was recorded for {number(len(of_day), 'recording')} of {day}: {error}")
+            result.refused.append(f"No decision was recorded for {number(len(of_day), 'recording')} of {day}: {error}")
             continue
-        decided.refused += filter(None, refusals)
+        result.refused += filter(None, refusals)
         allowed = [state for state, refusal in zip(of_day, refusals, strict=True) if not refusal]
         found = (_line(decision, state, latest.get(state.recording_id), now, run_id) for state in allowed)
         lines = [line for line in found if line is not None]
         ledger.append_acceptances(lines)
-        decided.written += lines
-        decided.unchanged += len(allowed) - len(lines)
-        for state in allowed:
-            touched |= {state.date, state.found_on}
-    _seal(stores, touched, decided, now=now, run_id=run_id, signer=signer)
-    return decided
+        result.written += lines
+        result.unchanged += len(allowed) - len(lines)
+        touched |= {concerned for state in allowed for concerned in (state.date, state.found_on)}
+    _seal(stores, touched, result, now=now, run_id=run_id, signer=signer)
+    return result
 
 
 def _seal(
-    stores: Stores, touched: set[date], decided: Decided, *, now: datetime, run_id: str, signer: Signer | None
+    stores: Stores, touched: set[date], result: DecisionResult, *, now: datetime, run_id: str, signer: Signer | None
 ) -> None:
     """Seal the dates that a decision touches, and add their verdicts."""
     # Rows of the adjacent dates may name these recordings too, and their verdicts count them.
@@ -126,9 +127,9 @@ def _seal(
         try:
             sealed = seal_day(stores, day, now=now, run_id=run_id, signer=signer)
             if day in touched or not sealed.manifest.unchanged:
-                decided.verdicts[day] = sealed.verdict
+                result.verdicts[day] = sealed.verdict
         except ExpectedError as error:
-            decided.refused.append(f"The decision is in the ledger, but {day} could not be sealed: {error}")
+            result.refused.append(f"The decision is in the ledger, but {day} could not be sealed: {error}")
 
 
 def _line(
@@ -154,7 +155,7 @@ def _line(
 
 
 def _refusal(
-    gaps: Callable[[date], Sequence[Unpulled]],
+    gaps: Callable[[date], Sequence[MissingReport]],
     now: datetime,
     with_other_name: Collection[str],
     state: RecordingState,
@@ -183,15 +184,15 @@ def _refusal(
     return ""
 
 
-def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, decided: Decided) -> list[RecordingState]:
+def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, result: DecisionResult) -> list[RecordingState]:
     """Return the recordings that the verdicts of the dates count as lost for the reason, accepted or not."""
     found: dict[str, RecordingState] = {}
     reasons: Counter[str] = Counter()
-    refused = len(decided.refused)
+    refused = len(result.refused)
     for day in decision.days:
         of_date = judge_date(stores.ledger, None, day, stores.settings, now=now)
         if of_date.verdict is Verdict.unknown:
-            decided.refused.append(f"No decision can be recorded for {day}. {of_date.sentence}")
+            result.refused.append(f"No decision can be recorded for {day}. {of_date.sentence}")
             continue
         lost = of_date.recordings[of_date.recordings["matter"].isin(["accepted", "lost", "conflict"])]
         if decision.revoke:
@@ -199,16 +200,16 @@ def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, decided:
         reasons.update(map(str, lost["reason"]))
         lost = lost[lost["reason"] == decision.reason]
         found |= states_by_id(stores.ledger.current(lost["date"], lost["recording_id"]))
-    if not found and len(decided.refused) == refused:
+    if not found and len(result.refused) == refused:
         dates = " to ".join(dict.fromkeys(map(str, (decision.days[0], decision.days[-1]))))
         others = ", ".join(f"{count:,} `{reason}`" for reason, count in reasons.most_common())
         verb = "accepted" if decision.revoke else "lost"
         instead = f"; other reasons found: {others}" if others else ""
-        decided.refused.append(f"No recording of {dates} is {verb} for the reason `{decision.reason}`{instead}.")
+        result.refused.append(f"No recording of {dates} is {verb} for the reason `{decision.reason}`{instead}.")
     return list(found.values())
 
 
-def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[RecordingState]:
+def _with_ids(ledger: Ledger, ids: Iterable[str], result: DecisionResult) -> list[RecordingState]:
     """Return the recordings with these ids, searching the newest dates first: an id does not name its date."""
     missing = set(ids)
     found: dict[str, RecordingState] = {}
@@ -221,5 +222,5 @@ def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[Reco
         found = states | found
         if found.keys() >= missing:
             break
-    decided.refused += [f"The ledger has no recording {key!r}.{damaged}" for key in sorted(missing - found.keys())]
+    result.refused += [f"The ledger has no recording {key!r}.{damaged}" for key in sorted(missing - found.keys())]
     return list(found.values())

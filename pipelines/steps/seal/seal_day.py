@@ -62,10 +62,10 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
     for _ in range(_ROUNDS):
         sealed_names = names
         lines = ledger.current([day])
-        known = RecordingsTable.of(lines)
-        by_status = known.by_status()
+        recordings = RecordingsTable.of(lines)
+        by_status = recordings.by_status()
         verdict = judge_date(ledger, bucket, day, stores.settings, now=now, run_id=run_id)
-        totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
+        totals: dict[str, Any] = {"verdict": verdict.sealed_verdict, "bytes": recordings.size()}
         if verdict.verdict is Verdict.unknown:  # an unpulled date must not look like a quiet one
             totals["not_pulled"] = sorted({gap.report for gap in verdict.not_pulled})
             if verdict.damage:
@@ -78,8 +78,8 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
         other_names: defaultdict[str, list[str]] = defaultdict(list)
         for name, recording_id in LedgerSnapshot(lines).names.items():
             other_names[recording_id].append(name)
-        recordings = known.lines.select(ManifestEntry._fields).sort_by("recording_id")
-        catalog, entries = catalog_table(recordings, other_names, totals["verdict"]), partial(entries_of, recordings)
+        entry_lines = recordings.lines.select(ManifestEntry._fields).sort_by("recording_id")
+        catalog, entries = catalog_table(entry_lines, other_names, totals["verdict"]), partial(entries_of, entry_lines)
         manifest = seal(bucket, day, entries, totals, catalog, accepted=accepted, run_id=run_id, sealed_at=now)
         names = ledger.parts.names(day)
         if names == sealed_names:
@@ -87,7 +87,7 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
     _attest(ledger, bucket, day, sealed_names, now=now)
-    return SealedDay(manifest, known, verdict)
+    return SealedDay(manifest, recordings, verdict)
 
 
 def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:

@@ -22,7 +22,7 @@ from pipelines.archive.proof.signature import read_signature, signed_statement
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import Verdict
 from pipelines.steps.verify.days import Archive, verify_days
-from pipelines.steps.verify.objects import Reading
+from pipelines.steps.verify.objects import Sampling
 from pipelines.steps.verify.report import Discrepancy
 
 FORMAT = "ringcx-archive/certificate/1"
@@ -39,7 +39,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
     def keep(day: date, head: ManifestHead, entries: Iterable[ManifestEntry]) -> None:
         sealed[day.isoformat()] = head, [{"state": entry.status, **_values(entry, _OF_RECORDING)} for entry in entries]
 
-    for result in verify_days(archive, first, last, Reading(), add=found.append, sealed=keep):
+    for result in verify_days(archive, first, last, Sampling(), add=found.append, sealed=keep):
         of_date = [each for each in found if each.date == result.date and not each.arriving]
         certificate: dict[str, Any] = {
             "format": FORMAT,
@@ -74,8 +74,8 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
         yield certificate
 
 
-def _values(of: object, names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in names}
+def _values(source: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
 
 
 def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any]:

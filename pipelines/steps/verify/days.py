@@ -17,7 +17,7 @@ from pipelines.archive.proof.attestation import MANIFESTS
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
-from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of
+from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of_folder
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
@@ -25,7 +25,7 @@ from pipelines.steps.seal.seal_day import Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import read_ledger
 from pipelines.steps.verify.manifests import Evidence, check_catalog, check_manifests, check_next_day, compare
-from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects
+from pipelines.steps.verify.objects import Sampling, check_access_log, check_conflicts, check_objects
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from pipelines.wording import capitalized, number
 
@@ -34,7 +34,7 @@ _DATES = 20  # the recordings of a drill come from so many dates, or from more w
 _MOST_DATES = 100
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
-Progress = Callable[[date, int, int], None]
+ReportProgress = Callable[[date, int, int], None]
 """A function that takes a date, how many of its recordings were verified, and how many there are."""
 TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
@@ -53,10 +53,10 @@ def verify_days(
     archive: Archive,
     first: date,
     last: date,
-    reading: Reading,
+    sampling: Sampling,
     *,
     add: Callable[[Discrepancy], None],
-    progress: Progress = lambda *_: None,
+    progress: ReportProgress = lambda *_: None,
     sealed: TakeManifest = lambda *_: None,
 ) -> Iterator[DayResult]:
     """Verify the dates from `first` to `last`, both included. `add` gets a date's discrepancies before its result;
@@ -68,12 +68,12 @@ def verify_days(
     current = _Day(archive, first, add)
     current.check_next_day(first - _DAY, current.read_chain(first - _DAY), current.chain)
     while current.day < last:
-        current.verify(reading, progress, sealed)
+        current.verify(sampling, progress, sealed)
         following = _Day(archive, current.day + _DAY, add)
         current.check_next_day(current.day, current.chain, following.chain)
         yield current.finish()
         current = following
-    current.verify(reading, progress, sealed)
+    current.verify(sampling, progress, sealed)
     current.check_next_day(last, current.chain, current.read_chain(last + _DAY))
     yield current.finish()
 
@@ -82,7 +82,7 @@ def sealed_dates(bucket: Bucket) -> list[date]:
     """Return all dates that were ever sealed: a date whose manifests were removed still has attestations."""
     folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
     names = {name.split("/")[-2] for folder in folders for name in bucket.list_folders(folder)}
-    return sorted(day for name in names if (day := date_of(name)))
+    return sorted(day for name in names if (day := date_of_folder(name)))
 
 
 def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
@@ -96,7 +96,7 @@ def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Disc
         if left <= 0:
             return
         limit = math.ceil(left / max(1, min(_DATES, len(order)) - done))
-        for result in verify_days(archive, day, day, Reading(1.0, limit, seed), add=add):
+        for result in verify_days(archive, day, day, Sampling(1.0, limit, seed), add=add):
             left -= result.read
             yield result
 
@@ -107,9 +107,7 @@ class _Day:
     def __init__(self, archive: Archive, day: date, add: Callable[[Discrepancy], None]) -> None:
         self.day = day
         self.result = DayResult(day.isoformat())
-        self._archive = archive
-        self._add = add
-        self._now = archive.clock()
+        self._archive, self._add, self._now = archive, add, archive.clock()
         self._flagged: set[tuple[str, str]] = set()
         self._entries: dict[str, ManifestEntry] = {}
         self.chain = self.read_chain(day, self._keep, archive.verifier)
@@ -128,7 +126,7 @@ class _Day:
         subject, sentence = (text.encode("utf-8", "backslashreplace").decode() for text in (subject, sentence))
         self._add(Discrepancy(self.result.date, kind, subject, sentence, arriving))
 
-    def verify(self, reading: Reading, progress: Progress, sealed: TakeManifest) -> None:
+    def verify(self, sampling: Sampling, progress: ReportProgress, sealed: TakeManifest) -> None:
         """Verify everything about the date except its links to the adjacent days."""
         if self.chain is None:
             return
@@ -140,7 +138,7 @@ class _Day:
             if self.chain.latest is not None:
                 sealed(self.day, self.chain.latest, entries.values())
             of_day = partial(progress, self.day)
-            check_objects(bucket, evidence, reading, self.result, threads, flag=self.flag, progress=of_day)
+            check_objects(bucket, evidence, sampling, self.result, threads, flag=self.flag, progress=of_day)
             self._judge(evidence)
         except _UNREADABLE as error:
             self._unreadable(error)
@@ -240,7 +238,7 @@ class _Day:
         # Recordings dated before the first date with runs were found by the pull of another date.
         if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
             for gap in found.not_pulled:
-                kind = "partly_pulled" if gap.to else "never_pulled"
+                kind = "partly_pulled" if gap.pulled_until else "never_pulled"
                 whose = f"{gap.report} of account {gap.account_id}"
                 self.flag(kind, whose, f"{gap}; run {self.day}", arriving=evidence.arriving.under_way)
         if latest is None or evidence.pulls is None:
@@ -250,7 +248,7 @@ class _Day:
         # If a recording of this date is stored under another and missing there, the other date reports it.
         if own is None or own.counts["object_gone"] or own.counts["object_changed"] or result.doubts:
             return
-        sealed, judged = latest.document["totals"].get("verdict"), own.apart_from_the_clock
+        sealed, judged = latest.document["totals"].get("verdict"), own.sealed_verdict
         if sealed is not None and sealed != judged:
             written_now = (own.recordings["written_at"] - self._now).abs() <= WINDOW  # perhaps under another date
             self.flag(

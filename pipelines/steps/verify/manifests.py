@@ -139,7 +139,7 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
             continue
         named_before = True
         match named:
-            case {"date": of, "number": int(number), "sha256": str(sha256)} if of == day.isoformat() and number > 0:
+            case {"date": iso, "number": int(number), "sha256": str(sha256)} if iso == day.isoformat() and number > 0:
                 key = manifest_key(bucket.prefix, day, number)
                 if number not in chain.numbers:
                     if bucket.head(key) is None:  # else it was sealed since the manifests were read

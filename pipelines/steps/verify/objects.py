@@ -16,7 +16,7 @@ from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.attestation import ACCESS
 from pipelines.archive.proof.manifest import ManifestEntry
-from pipelines.ledger.files import date_of
+from pipelines.ledger.files import date_of_folder
 from pipelines.settings import StorageSettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.verify.manifests import Evidence, attestations, compare_attested
@@ -28,7 +28,7 @@ _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Sampling:
     """The choice of recordings whose bytes are read: a `share` (0 to 1) of them, at most `limit`, chosen by `seed`."""
 
     share: float = 0.0
@@ -49,7 +49,7 @@ class Reading:
 def check_objects(
     bucket: Bucket,
     evidence: Evidence,
-    reading: Reading,
+    sampling: Sampling,
     result: DayResult,
     threads: int,
     *,
@@ -62,7 +62,7 @@ def check_objects(
         if count > 1:  # the bytes of one are there, those of the others are not
             what = f"{count} recordings have the same key {key}, which can hold only one of them"
             flag("object_stray", str(key), f"{what}; find out which manifest or ledger part was altered")
-    chosen = reading.choose(entry.recording_id for entry in held)
+    chosen = sampling.choose(entry.recording_id for entry in held)
 
     def verify(entry: ManifestEntry) -> Hashed | KeyMissing | StorageUnavailable | None:
         """Return the object's hash, or the error that prevents it, or None if the listing is enough."""
@@ -162,9 +162,9 @@ def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepan
         is_parent = key.endswith("/") and any(folder.startswith(key) for folder in own)
         if key != bucket.prefix and not is_parent and not key.startswith(known):
             strays.append(key)
-    for folder in (f"{bucket.prefix}{name}" for name in _DATED_FOLDERS):
+    for root in (f"{bucket.prefix}{name}" for name in _DATED_FOLDERS):
         # A console that makes folders puts an object under the folder's own name.
-        strays += [key for key in bucket.list_folders(folder) if key != folder and not date_of(key.split("/")[-2])]
+        strays += [key for key in bucket.list_folders(root) if key != root and not date_of_folder(key.split("/")[-2])]
     for key in strays:
         sentence = f"{key} is not part of the archive's documented layout; find out who put it there"
         yield Discrepancy("", "object_stray", key, sentence)
