@@ -29,7 +29,7 @@ from machine import describe, peak_mb
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.cli.find import SHOWN
-from pipelines.memory import tune_allocator
+from pipelines.process_tuning import tune_allocator
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.search import CallSearch, Query

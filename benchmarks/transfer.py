@@ -235,9 +235,9 @@ def run_pending() -> None:
 
 def run_ours() -> None:
     """Inside the process: do what the asset `recordings` does."""
-    from pipelines.memory import tune_allocator, tune_gc  # noqa: PLC0415 - here only
     from pipelines.orchestration.environment import Environment  # noqa: PLC0415
     from pipelines.orchestration.source import Source  # noqa: PLC0415
+    from pipelines.process_tuning import tune_allocator, tune_gc  # noqa: PLC0415 - here only
     from pipelines.steps.fetch.fetcher import Fetcher  # noqa: PLC0415
     from pipelines.steps.fetch.work_queue import work_queue  # noqa: PLC0415
     from pipelines.steps.link.register_links import matched_recordings  # noqa: PLC0415

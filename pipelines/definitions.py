@@ -16,7 +16,6 @@ from assets.upkeep.accept_losses import accept_losses
 from assets.upkeep.backfill_plan import backfill_plan
 from assets.upkeep.calls_index import calls_index
 from assets.upkeep.restore_drill import restore_drill
-from pipelines.memory import tune_allocator, tune_gc
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING
 from pipelines.orchestration.resources import all_resources
@@ -28,6 +27,7 @@ from pipelines.orchestration.sensors.pending import (
     continue_stopped_runs,
     pending_recordings,
 )
+from pipelines.process_tuning import tune_allocator, tune_gc
 from pipelines.ringcx.reports.columns import CURRENT, EVENTS, LEGACY
 from pipelines.settings import Calendar, DagsterSettings, load
 

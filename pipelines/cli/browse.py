@@ -11,7 +11,7 @@ from pipelines import storage
 from pipelines.browser.app import Browser
 from pipelines.calendar import utc_now
 from pipelines.cli.options import subcommand
-from pipelines.memory import tune_allocator
+from pipelines.process_tuning import tune_allocator
 from pipelines.serving import listen, serve
 from pipelines.settings import BrowseSettings, load
 

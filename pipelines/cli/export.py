@@ -11,7 +11,7 @@ from pipelines.cli.call_filters import filters, query_of, search_terms
 from pipelines.cli.options import Dependencies, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, ExportRequest
-from pipelines.memory import tune_allocator
+from pipelines.process_tuning import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.search import CallSearch, not_indexed, sentence_of_lacking
 from pipelines.steps.calls.table import NO_RECORDING

@@ -111,7 +111,7 @@ def command(
 
     if 0 < sampling.share < 1:
         share = f"{sampling.share * 100:.4g}% of the recordings"
-        screen.line(f"Sampling a random {share}; repeat it with --seed {sampling.seed}")
+        screen.line(f"Reading a random {share}; repeat it with --seed {sampling.seed}")
     screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
     for result in verify_days(archive, first, last, sampling, add=add, progress=screen.progress):
         report.dates.append(result)
