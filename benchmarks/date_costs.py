@@ -133,11 +133,11 @@ def beside(many: int, few: int) -> dict[str, tuple[float, float]]:
     """Bytes of each prefix but the recordings', both runs: for a recording, and for one more date."""
     pages = make_s3_client(max_connections=2).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     sizes: Counter[tuple[str, str]] = Counter()
-    for item in (one for page in pages for one in page.get("Contents", ())):
+    for item in (listed for page in pages for listed in page.get("Contents", ())):
         archive, what = item["Key"].split("/")[:2]
         sizes[archive, what] += item["Size"]
     found = {}
-    for what in {one for _, one in sizes} - {"recordings"}:
+    for what in {prefix for _, prefix in sizes} - {"recordings"}:
         slope = (sizes["calls-120", what] - sizes["calls-20", what]) / (many - few)
         found[what] = (slope, sizes["calls-20", what] - few * slope)
     return found

@@ -100,7 +100,7 @@ class Clients:
         self.times: list[float] = []
         self.refused = 0
 
-    async def one(self, since: float) -> None:
+    async def send(self, since: float) -> None:
         """Send one event; its time counts from `since`, when it should have been sent."""
         number, self._next = self._next, self._next + 1
         try:
@@ -128,7 +128,7 @@ class Clients:
             for number in range(int(rate * seconds)):
                 due = begun + number / rate
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                group.create_task(self.one(due))
+                group.create_task(self.send(due))
 
     async def full(self, seconds: float) -> None:
         """Send as fast as that many clients can."""
@@ -136,7 +136,7 @@ class Clients:
 
         async def client() -> None:
             while time.perf_counter() < end:
-                await self.one(time.perf_counter())
+                await self.send(time.perf_counter())
 
         async with asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
@@ -247,20 +247,20 @@ def main() -> None:
     rows: list[Figures] = []
     paced = f"{options.rate}/s"
     headings = ("ack/s", "refused", "CPU", "CPU s/1000", "p50 ms", "p99 ms")
-    print(f"{'server':<10}{'form':<7}{'load':<8}" + "".join(f"{one:>11}" for one in headings))
+    print(f"{'server':<10}{'form':<7}{'load':<8}" + "".join(f"{heading:>11}" for heading in headings))
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         for load in (paced, "full"):
             for name, form in (("receiver", "json"), ("receiver", "query"), ("naive", "json"), ("naive", "query")):
-                one = measured(name, form, load, options, Path(scratch, f"{name}-{form}-{load[:4].strip('/s')}"))
-                rows.append(one)
+                row = measured(name, form, load, options, Path(scratch, f"{name}-{form}-{load[:4].strip('/s')}"))
+                rows.append(row)
                 print(
-                    f"{name:<10}{form:<7}{load:<8}{one.per_second:>11}{one.refused:>11}{one.cpu_share:>11.0%}"
-                    f"{one.cpu_s_per_1000:>11}{one.median_ms:>11}{one.p99_ms:>11}",
+                    f"{name:<10}{form:<7}{load:<8}{row.per_second:>11}{row.refused:>11}{row.cpu_share:>11.0%}"
+                    f"{row.cpu_s_per_1000:>11}{row.median_ms:>11}{row.p99_ms:>11}",
                     flush=True,
                 )
     if options.json:
         figures: dict[str, Any] = {"cores": os.cpu_count(), "seconds": options.seconds}
-        figures["rows"] = [asdict(one) for one in rows]
+        figures["rows"] = [asdict(row) for row in rows]
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -92,7 +92,7 @@ def finished(root: str, *checks: str) -> dict[str, Any]:
     os.chdir(root)
     with DagsterInstance.ephemeral() as instance:
         names = ("recording_links", "recordings", "daily_manifest")
-        steps = [f"recordings_{one}" for one in checks]
+        steps = [f"recordings_{check}" for check in checks]
         job = defs().resolve_job_def("archive_day")
         started, cpu = time.perf_counter(), time.process_time()
         result = job.execute_in_process(
@@ -109,7 +109,7 @@ def finished(root: str, *checks: str) -> dict[str, Any]:
 
 
 def _parts(folder: str) -> int:
-    return sum(1 for one in Path(folder, "report_rows", f"report={REPORT}", f"date={DAY}").glob("*.parquet"))
+    return sum(1 for part in Path(folder, "report_rows", f"report={REPORT}", f"date={DAY}").glob("*.parquet"))
 
 
 def _figures(started: float, cpu: float) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def parts(folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
         for where, files in places.items():
             ledger = Ledger(files, clock=now)
             for number in range(PARTS):
-                ledger.append_states(generated.a_state(f"{number}-{one}", DAY, now()) for one in range(20))
+                ledger.append_states(generated.a_state(f"{number}-{index}", DAY, now()) for index in range(20))
             requests.clear()
             started, cpu = time.perf_counter(), time.process_time()
             read = len(ledger.states([DAY]))
@@ -305,7 +305,7 @@ _SHOWN = ("seconds", "cpu", "peak_mb")
 
 
 def _ratios(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    by_name = {one["what"]: one["seconds"] for one in found}
+    by_name = {figure["what"]: figure["seconds"] for figure in found}
     pairs = [(name, name.removesuffix(": pandas script")) for name in by_name if name.endswith(": pandas script")]
     return [(own, by_name[name] / by_name[f"{own}, 0 years behind"]) for name, own in pairs]
 

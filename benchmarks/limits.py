@@ -195,7 +195,7 @@ def main() -> int:
     results: list[Result] = []
     failures: list[BaseException] = []
 
-    def one(way: str, where: str, processes: int) -> None:
+    def collect(way: str, where: str, processes: int) -> None:
         try:
             results.append(measure(way, where, processes, options))
         except BaseException as failure:  # noqa: BLE001 - raised below, in the main thread
@@ -205,7 +205,7 @@ def main() -> int:
         running = []
         for way, addresses in known.items():
             for processes, where in zip((1, 4), addresses, strict=True):
-                running.append(threading.Thread(target=one, args=(way, where, processes)))
+                running.append(threading.Thread(target=collect, args=(way, where, processes)))
                 running[-1].start()
                 time.sleep(min(STAGGER_S, options.seconds / 6))
         for thread in running:
@@ -214,14 +214,16 @@ def main() -> int:
         raise failures[0]
     heading = ("way", "processes", "allowed", "sent", "share", "sustained", "over", "shortest window", "client CPU")
     print("{:<12}{:>10}{:>9}{:>7}{:>9}{:>11}{:>6}{:>17}{:>12}".format(*heading))
-    for result in sorted(results, key=lambda one: (list(known).index(one.way), one.processes)):
+    for result in sorted(results, key=lambda result: (list(known).index(result.way), result.processes)):
         print(
             f"{result.way:<12}{result.processes:>10}{result.allowed:>9}{result.sent:>7}{result.share:>9.1%}"
             f"{result.sustained:>11.2%}{result.over:>6}{result.shortest_window_s:>15.2f} s"
             f"{result.client_cpu_s:>10.1f} s"
         )
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": [asdict(one) for one in results]}, indent=2))
+        options.json.write_text(
+            json.dumps({"machine": machine, "results": [asdict(result) for result in results]}, indent=2)
+        )
     return 1 if any(result.over for result in results if result.way != NAIVE) else 0
 
 

@@ -264,7 +264,7 @@ def main() -> None:
         if latency_s:
             time.sleep(latency_s)
 
-    def one(stream: socket.socket) -> None:
+    def handle(stream: socket.socket) -> None:
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             pause()
@@ -278,14 +278,14 @@ def main() -> None:
 
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(listener.getsockname()[1], flush=True)
-    threading.Thread(target=lambda: _accept(listener, one), daemon=True).start()
+    threading.Thread(target=lambda: _accept(listener, handle), daemon=True).start()
     sys.stdin.read()
 
 
-def _accept(listener: socket.socket, one: Callable[[socket.socket], None]) -> None:
+def _accept(listener: socket.socket, handle: Callable[[socket.socket], None]) -> None:
     while True:
         stream, _ = listener.accept()
-        threading.Thread(target=one, args=(stream,), daemon=True).start()
+        threading.Thread(target=handle, args=(stream,), daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def _rclone(
 ) -> tuple[float, float, float]:
     listed = folder / f"{run}.csv"
     with listed.open("w") as file:
-        csv.writer(file).writerows([_link(urls["source"], *one), _name(*one)] for one in recordings)
+        csv.writer(file).writerows([_link(urls["source"], *recording), _name(*recording)] for recording in recordings)
     environment = {
         "RCLONE_CONFIG": os.devnull,
         "RCLONE_CONFIG_SINK_TYPE": "s3",
@@ -201,7 +201,7 @@ def _peak(who: int) -> float:
 
 def _cpu() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def run_pending() -> None:
@@ -254,7 +254,7 @@ def run_ours() -> None:
         queue = work_queue(known, source.allowed, bucket.prefix, now=environment.clock(), run_id="bench")
         result = Fetcher(attempt, ledger, concurrency, "bench", lambda _: None).run(queue)
     if result.archived != job["recordings"]:
-        reasons = {one.reason for one in ledger.states([DAY]).values()}
+        reasons = {state.reason for state in ledger.states([DAY]).values()}
         raise SystemExit(f"Only {result.archived} of {job['recordings']} recordings were archived: {reasons}")
     source.close()
 
@@ -403,7 +403,7 @@ def compare(case: Case, rounds: int, movers: list[str]) -> dict[str, dict[str, f
                 samples[name].append(MOVERS[name](urls, recordings, Path(made), run))
                 require_arrived(urls, run, recordings[: samples[name][-1].recordings])
     return {
-        name: {key: statistics.median(one.figures[key] for one in runs) for key in runs[0].figures}
+        name: {key: statistics.median(sample.figures[key] for sample in runs) for key in runs[0].figures}
         for name, runs in samples.items()
     }
 

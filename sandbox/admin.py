@@ -125,9 +125,9 @@ def _described(state: SandboxState, call: Call, item: Recording) -> dict[str, An
 
 def _segment_of(call: Call, item: Recording) -> dict[str, str] | None:
     """How the current API names a stereo recording; it knows no other."""
-    for one in call.segments:
-        if one.recording is item:
-            dialog, segment = dialog_id(call), segment_id(call, one)
+    for part in call.segments:
+        if part.recording is item:
+            dialog, segment = dialog_id(call), segment_id(call, part)
             recording_id = f"{item.account_id}/{dialog}/{segment}"
             return {"dialog_id": dialog, "segment_id": segment, "recording_id": recording_id}
     return None

@@ -118,7 +118,7 @@ class LocalBroker:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline and all(one.poll() is None for one in self._processes):
+        while time.monotonic() < deadline and all(process.poll() is None for process in self._processes):
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1):
                     return

@@ -121,7 +121,7 @@ def run(plan: ChaosPlan, folder: Path, say: Callable[[str], None]) -> ChaosRepor
     ):
         variables = _variables(source, s3, proxy, folder)
         truth = truth_of(source, days)
-        report.recordings, report.size = len(truth), sum(one["size"] for one in truth.values())
+        report.recordings, report.size = len(truth), sum(recording["size"] for recording in truth.values())
         say(f"{len(truth)} recordings over {len(days)} dates, {report.size / 1e6:.0f} MB")
         with environment(variables | s3.environment()), _watched_ledger(days, report):
             with _again_and_again(source.expire_tokens, plan.token_deaths_s, "token-deaths"):

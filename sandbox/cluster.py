@@ -116,8 +116,8 @@ class Machine:
         home, data, work = (folder / name for name in ("home", "data", "work"))
         # Not in the folder: Dagster's sockets are in it, and the path of one has 107 characters at most.
         self._temporary = TemporaryDirectory(prefix="machine-", ignore_cleanup_errors=True)
-        for one in (home, data, work):
-            one.mkdir(parents=True)
+        for path in (home, data, work):
+            path.mkdir(parents=True)
         shutil.copy(_DEPLOY / "dagster.yaml", home)
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -198,7 +198,7 @@ def run(plan: BackfillPlan, folder: Path, postgres: LocalPostgres, say: Callable
         s3 = stack.enter_context(LocalS3(folder / "s3"))
         broker = stack.enter_context(LocalBroker(folder / "broker", configuration=_DEPLOY / "rabbitmq.conf"))
         truth = truth_of(source, days)
-        report.recordings, report.size = len(truth), sum(one["size"] for one in truth.values())
+        report.recordings, report.size = len(truth), sum(recording["size"] for recording in truth.values())
         say(f"{len(truth)} recordings over {len(days)} dates, {report.size / 1e6:.1f} MB")
         postgres_url = postgres.make_database("dagster")
         variables = {
@@ -262,8 +262,8 @@ class _Cluster:
 
             def over() -> list[RunRecord] | None:
                 runs = _runs(instance)
-                good = {_day(one) for one in runs if one.dagster_run.status is DagsterRunStatus.SUCCESS}
-                return runs if wanted <= good and all(one.dagster_run.is_finished for one in runs) else None
+                good = {_day(record) for record in runs if record.dagster_run.status is DagsterRunStatus.SUCCESS}
+                return runs if wanted <= good and all(record.dagster_run.is_finished for record in runs) else None
 
             self._count(self._wait(instance, over))
 
@@ -292,13 +292,17 @@ class _Cluster:
 
         def busy() -> tuple[Machine, RunRecord] | None:
             runs = _runs(instance)
-            started = [one for one in runs if one.dagster_run.status is DagsterRunStatus.STARTED]
+            started = [record for record in runs if record.dagster_run.status is DagsterRunStatus.STARTED]
             # With most of its steps to come: one near its end may have ended before it is lost.
-            under_way = [one for one in started if instance.get_run_stats(one.dagster_run.run_id).steps_succeeded <= 2]
-            done = sum(one.dagster_run.status is DagsterRunStatus.SUCCESS for one in runs)
+            under_way = [
+                record for record in started if instance.get_run_stats(record.dagster_run.run_id).steps_succeeded <= 2
+            ]
+            done = sum(record.dagster_run.status is DagsterRunStatus.SUCCESS for record in runs)
             if done < max(1, self._plan.dates // 4):
                 return None
-            return next(((worker, one) for one in under_way for worker in self.workers if worker.got(one)), None)
+            return next(
+                ((worker, record) for record in under_way for worker in self.workers if worker.got(record)), None
+            )
 
         victim, under_way = self._wait(instance, busy)
         day = _day(under_way)
@@ -323,7 +327,7 @@ class _Cluster:
             return (run is not None and run.is_finished) or None
 
         def resumed() -> bool | None:
-            good = {_day(one) for one in _runs(instance) if one.dagster_run.status is DagsterRunStatus.SUCCESS}
+            good = {_day(record) for record in _runs(instance) if record.dagster_run.status is DagsterRunStatus.SUCCESS}
             return day in good or None
 
         self._wait(instance, noticed)
@@ -336,23 +340,25 @@ class _Cluster:
     def _wait(self, instance: DagsterInstance, what: Callable[[], _T | None]) -> _T:
         said, since = "", time.monotonic()
         while (found := what()) is None:
-            states = Counter(one.dagster_run.status.value for one in _runs(instance))
+            states = Counter(record.dagster_run.status.value for record in _runs(instance))
             line = ", ".join(f"{number} {state.lower()}" for state, number in sorted(states.items()))
             if line and line != said:
                 self._say(f"  {line}")
                 said = line
             if time.monotonic() - since > self._plan.timeout_s:
-                logs = "\n".join(f"{one.name}: {one.log()[-1500:]}" for one in (self.control, *self.workers))
+                logs = "\n".join(
+                    f"{machine.name}: {machine.log()[-1500:]}" for machine in (self.control, *self.workers)
+                )
                 raise TimeoutError(f"Not over after {self._plan.timeout_s:.0f} s: {line}\n{logs}")
             time.sleep(0.5)
         return found
 
     def _count(self, runs: list[RunRecord]) -> None:
-        self._report.runs = Counter(one.dagster_run.status.value.lower() for one in runs)
-        spans = [(one.start_time, one.end_time) for one in runs if one.start_time and one.end_time]
+        self._report.runs = Counter(record.dagster_run.status.value.lower() for record in runs)
+        spans = [(record.start_time, record.end_time) for record in runs if record.start_time and record.end_time]
         self._report.seconds = max(end for _, end in spans) - min(start for start, _ in spans)
         for worker in self.workers:
-            self._report.by_machine[worker.name] = sum(worker.got(one) for one in runs)
+            self._report.by_machine[worker.name] = sum(worker.got(record) for record in runs)
 
 
 def _runs(instance: DagsterInstance) -> list[RunRecord]:
@@ -365,7 +371,7 @@ def _day(run: RunRecord) -> str:
 
 def _process(instance: DagsterInstance, run: RunRecord) -> int:
     """Return the process id of a run from its events; all our machines are this one."""
-    told = " ".join(one.message for one in instance.all_logs(run.dagster_run.run_id))
+    told = " ".join(entry.message for entry in instance.all_logs(run.dagster_run.run_id))
     found = re.search(r"Started process for run \(pid: (\d+)\)", told)
     if found is None:
         raise RuntimeError(f"The run {run.dagster_run.run_id} does not tell its process.")
@@ -386,8 +392,10 @@ def _noted_twice(s3: LocalS3) -> list[str]:
     ]
     archived = [line for _, line in lines if line["status"] == "archived"]
     shared = {line["recording_id"] for folder, line in lines if folder != f"date={line['found_on']}"}
-    by_run = Counter((one["recording_id"], one["run_id"]) for one in archived)
+    by_run = Counter((line["recording_id"], line["run_id"]) for line in archived)
     runs = Counter(recording_id for recording_id, _ in by_run)
-    problems = [f"{one} was archived {number} times by one run." for (one, _), number in by_run.items() if number > 1]
-    allowed = {one: 2 if one in shared else 1 for one in runs}
-    return problems + [f"{one} was archived by {number} runs." for one, number in runs.items() if number > allowed[one]]
+    problems = [f"{name} was archived {number} times by one run." for (name, _), number in by_run.items() if number > 1]
+    allowed = {name: 2 if name in shared else 1 for name in runs}
+    return problems + [
+        f"{name} was archived by {number} runs." for name, number in runs.items() if number > allowed[name]
+    ]

@@ -78,7 +78,7 @@ def _rendered(state: SandboxState, account: str, window: Window, faults: frozens
             late = row.recording is not None and state.faults.acts("late_links", row.subject, pulls)
             fields = {**row.fields, "hasRecording": False, "segmentEvents": None} if late else row.fields
             rows.append((row.ended_at, fields))
-    rows.sort(key=lambda one: one[0], reverse="metadata_cap" in faults)
+    rows.sort(key=lambda dated: dated[0], reverse="metadata_cap" in faults)
     most = state.faults.metadata_cap_rows if "metadata_cap" in faults else len(rows)
     body = render([fields for _, fields in rows[:most]], faults)
     return refusals.sent(body, "application/json", faults)

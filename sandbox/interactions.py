@@ -89,7 +89,7 @@ def find_segment(plan: CallPlan, account_id: str, dialog: str, segment: str) -> 
         return None
     for call in calls_between(plan, account_id, start, start):
         if dialog_id(call) == dialog:
-            return next(((call, one) for one in call.segments if segment_id(call, one) == segment), None)
+            return next(((call, part) for part in call.segments if segment_id(call, part) == segment), None)
     return None
 
 

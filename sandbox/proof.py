@@ -29,7 +29,7 @@ Truth = Mapping[str, Mapping[str, Any]]
 
 def truth_of(source: RunningSandbox, days: list[date]) -> Truth:
     """The recordings that start on `days`, by their id, as the source lists them."""
-    return {one["recording_id"]: one for day in days for one in source.truth(day.isoformat())}
+    return {recording["recording_id"]: recording for day in days for recording in source.truth(day.isoformat())}
 
 
 def states_of(days: list[date]) -> dict[str, RecordingState]:
@@ -48,19 +48,19 @@ def prove(days: list[date], truth: Truth, source: RunningSandbox, s3: LocalS3) -
         for item in bucket.objects.filter(Prefix="recordings/")
     }
     copies = Counter(digests.values())
-    for recording_id, one in truth.items():
+    for recording_id, recording in truth.items():
         state = states.get(recording_id)
         if state is None or state.key is None:
             problems.append(f"{recording_id} is not held: {state.status if state else 'unknown to the ledger'}.")
-        elif digests.get(state.key) != one["sha256"]:
+        elif digests.get(state.key) != recording["sha256"]:
             problems.append(f"{recording_id} has other bytes in the archive than at the source.")
         else:
             held += 1
-        if copies[one["sha256"]] > 1:
-            problems.append(f"{recording_id} is stored {copies[one['sha256']]} times.")
+        if copies[recording["sha256"]] > 1:
+            problems.append(f"{recording_id} is stored {copies[recording['sha256']]} times.")
     # The last date's pull finds some of the day after.
     beyond = truth_of(source, [days[-1] + timedelta(days=1)])
-    wanted = {one["sha256"] for known in (truth, beyond) for one in known.values()}
+    wanted = {recording["sha256"] for known in (truth, beyond) for recording in known.values()}
     problems += [f"{key} holds bytes that the source never had." for key in digests if digests[key] not in wanted]
     command = [
         sys.executable,

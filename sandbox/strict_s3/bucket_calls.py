@@ -250,8 +250,8 @@ def _list_versions(bucket: Bucket, request: Request) -> Answer:
 
 def _list_uploads(bucket: Bucket) -> Answer:
     uploads: _ITEMS = [
-        ("Upload", [("Key", one.key), ("UploadId", upload_id), ("Initiated", _time(one.started))])
-        for upload_id, one in sorted(bucket.uploads.items(), key=lambda item: (item[1].key, item[0]))
+        ("Upload", [("Key", upload.key), ("UploadId", upload_id), ("Initiated", _time(upload.started))])
+        for upload_id, upload in sorted(bucket.uploads.items(), key=lambda item: (item[1].key, item[0]))
     ]
     return xml_answer("ListMultipartUploadsResult", [("Bucket", bucket.name), ("IsTruncated", "false"), *uploads])
 

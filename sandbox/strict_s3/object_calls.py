@@ -52,7 +52,7 @@ def kept_headers(bucket: Bucket, request: Request) -> dict[str, str]:
     sent = request.headers
     kept = {name: sent[name] for name in _KEPT if name in sent}
     coding = [
-        one.strip() for one in kept.pop("content-encoding", "").split(",") if one.strip() not in {"", "aws-chunked"}
+        name.strip() for name in kept.pop("content-encoding", "").split(",") if name.strip() not in {"", "aws-chunked"}
     ]
     if coding:
         kept["content-encoding"] = ",".join(coding)

@@ -225,7 +225,7 @@ class Bucket:
     def _add(self, version: Version) -> Version:
         if version.key not in self._versions:
             insort(self._keys, version.key, key=_bytes)
-        kept = [one for one in self._versions.get(version.key, []) if one.version_id != version.version_id]
+        kept = [other for other in self._versions.get(version.key, []) if other.version_id != version.version_id]
         self._versions[version.key] = [*kept, version]
         return version
 
