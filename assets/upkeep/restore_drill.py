@@ -68,15 +68,15 @@ def _counts(report: Verification) -> dict[str, float]:
         "recordings_read": total["read"],
         "megabytes_read": round(total["read_bytes"] / 1e6, 3),
         "recordings_held": total["held"],
-        "doubts": total["doubts"],
+        "discrepancies": total["doubts"],
     }
 
 
 def _tables(report: Verification) -> dict[str, dg.MetadataValue]:
-    rows = [(day.date, day.held, day.read, day.bytes_read / 1e6, day.doubts.total()) for day in report.dates]
+    rows = [(day.date, day.held, day.read, day.bytes_read / 1e6, day.discrepancies.total()) for day in report.dates]
     first = [(found.date, found.kind, found.sentence) for found in report.discrepancies[:_SHOWN]]
-    by_date = table(("date", "held", "read", "megabytes_read", "doubts"), rows)
-    return {"by_date": by_date, "first_doubts": table(("date", "kind", "sentence"), first)}
+    by_date = table(("date", "held", "read", "megabytes_read", "discrepancies"), rows)
+    return {"by_date": by_date, "first_discrepancies": table(("date", "kind", "sentence"), first)}
 
 
 @dg.job

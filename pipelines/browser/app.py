@@ -375,8 +375,7 @@ class Browser:
 
     def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
         """Return the rows of a call that the person may see; raise HTTPException (404) if there is none."""
-        of_day = parse_date(day)
-        rows = self._search.call(of_day, account_id, uii).to_pylist() if of_day else []
+        rows = self._search.call(of_day, account_id, uii).to_pylist() if (of_day := parse_date(day)) else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
         if not visible:
             # Also for a call that does not exist: the time to answer must not reveal whether it does.

@@ -68,8 +68,7 @@ def command(dependencies: Dependencies, /, limit: int, file: Path | None, csv_fi
     lacking = not_indexed(query, files)
     for line in _lines(found):
         click.echo(line)
-    sentence = _sentence(found, more=more, limit=limit)
-    click.echo(sentence)
+    click.echo(sentence := _sentence(found, more=more, limit=limit))
     if lacking:
         click.echo(sentence_of_lacking(lacking))
     head = {"format": FORMAT, "from": query.first, "to": query.last, "asked_at": now, "sentence": sentence}

@@ -40,7 +40,7 @@ class Screen:
 
     def result(self, day: DayResult) -> None:
         """Show a date's line."""
-        count = day.doubts.total()
+        count = day.discrepancies.total()
         manifest = "-" if day.manifest is None else day.manifest
         found = "?" if day.found is None else day.found
         cells = (day.verdict, manifest, found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)

@@ -158,24 +158,23 @@ class SealedDate:
         if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
             return differs(f"The bytes are not those sealed in {where}: verify this date.", found.sha256)
         signed = "and its signature is valid" if self._verifier else "whose signature was not checked: no key is set"
-        return IntegrityResult(
-            as_sealed=True, sentence=f"The bytes are as sealed in {where}, {signed}.", sha256=found.sha256
-        )
+        said = f"The bytes are as sealed in {where}, {signed}."
+        return IntegrityResult(as_sealed=True, sentence=said, sha256=found.sha256)
 
     def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
         """Return why the latest manifest in the bucket is not the last one sealed; empty if it is."""
-        day, attested = self._day, self._attested
-        names = {name: manifest_number(f"{self._bucket.prefix}{name}") or 0 for name in attested}
+        day, attestations = self._day, self._attested
+        names = {name: manifest_number(f"{self._bucket.prefix}{name}") or 0 for name in attestations}
         sealed_last = max((*names.values(), row["manifest_number"] or 0))
         if sealed_last > latest.number:
             return f"Manifest {sealed_last} of {day} was sealed and is gone: restore it from an earlier version."
-        witnessed = attested.get(manifest_key("", day, latest.number), frozenset())
-        known = {seen.sha256 for seen in witnessed}
+        attested = attestations.get(manifest_key("", day, latest.number), frozenset())
+        known = {seen.sha256 for seen in attested}
         if row["manifest_number"] == latest.number:
             known.add(row["manifest_sha256"])
         if known - {latest.sha256}:
             return f"Manifest {latest.number} of {day} was altered after it was sealed: restore its first version."
-        if not witnessed:
+        if not attested:
             return (
                 f"No attestation names manifest {latest.number} of {day}: run the date again, and find out who wrote "
                 "the manifest."

@@ -475,7 +475,7 @@ def test_verify_names_an_acceptance_that_was_tampered_with(stores: Stores, tampe
     elif tampering == "added":
         stores.ledger.append_acceptances([replace(forged, at=NOW + timedelta(days=1))])
         (added,) = set(part.parent.iterdir()) - {part}
-        expected = {("unwitnessed", added.relative_to(stores.folder).as_posix()), stale}
+        expected = {("unattested", added.relative_to(stores.folder).as_posix()), stale}
     else:
         part.write_bytes(b"no Parquet")
         expected = {("ledger_part_altered", name)}

@@ -85,7 +85,7 @@ def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source
                 ends = [pull.period_end for pull in own if pull.report == report]
                 expected.append((report, account, max(ends, default=None)))
     by_report = {name: [pull for pull in pulls if pull.report == name] for name in REPORTS}
-    assert [(gap.report, gap.account_id, gap.to) for gap in unpulled(by_report, DAY, wanted)] == expected
+    assert [(gap.report, gap.account_id, gap.pulled_until) for gap in unpulled(by_report, DAY, wanted)] == expected
 
 
 def test_a_gap_says_how_far_the_report_was_pulled() -> None:

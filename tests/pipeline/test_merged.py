@@ -155,7 +155,7 @@ def test_a_merged_part_that_is_removed_or_altered_is_named(old: Old, kind: str) 
 
 def test_a_merged_part_without_an_attestation_accounts_for_nothing_until_the_date_is_sealed(old: Old) -> None:
     originals = old.merge(["recording_states"], attest=False)
-    assert {kind for kind, _ in old.doubts()} == {"unwitnessed"}
+    assert {kind for kind, _ in old.doubts()} == {"unattested"}
     old.delete(originals[0])
     gone = originals[0].removeprefix("ledger/")
     assert ("ledger_part_removed", gone) in old.doubts()
@@ -169,4 +169,4 @@ def test_parts_that_came_after_the_seal_are_named(old: Old) -> None:
     ledger = old.services().ledger
     (state, *_) = ledger.states([old.day]).values()
     ledger.append_states([state])
-    assert {kind for kind, _ in old.doubts()} == {"unwitnessed"}
+    assert {kind for kind, _ in old.doubts()} == {"unattested"}

@@ -82,7 +82,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     found: list[Discrepancy] = []
     archive = Archive(stores.bucket, stores.ledger, stores.settings, verifier=None, clock=lambda: datetime.now(UTC))
     (result,) = verify_days(archive, BEFORE, BEFORE, Sampling(), add=found.append)
-    assert (result.doubts.total(), result.found, result.held, result.pending, found) == (0, None, 0, 1, [])
+    assert (result.discrepancies.total(), result.found, result.held, result.pending, found) == (0, None, 0, 1, [])
     seal_day(stores.all(), after, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
 

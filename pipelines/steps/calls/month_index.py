@@ -208,7 +208,6 @@ def _days_of(table: pa.Table, key: IndexKey) -> int:
     elif key.match == "start":
         matches = pc.starts_with(table["key"], key.kind + key.text)
     else:
-        matches = pc.starts_with(table["key"], key.kind)
         text = pc.utf8_slice_codeunits(table["key"], len(key.kind))
-        matches = pc.and_(matches, pc.match_substring(text, key.text))
+        matches = pc.and_(pc.starts_with(table["key"], key.kind), pc.match_substring(text, key.text))
     return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(matches))))

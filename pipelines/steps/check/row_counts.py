@@ -43,7 +43,7 @@ _COLUMNS = ["account", "rows", "usual", "least", "dates", "history", "vanished"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Usual:
+class _Typical:
     """How many rows are usual on the weekday, from `dates` earlier dates.
 
     `least`: fewer rows are suspicious. `why_not`: why the history cannot show that a number of rows is enough.
@@ -55,19 +55,19 @@ class _Usual:
     why_not: str = ""
 
     @classmethod
-    def of(cls, history: Sequence[int]) -> _Usual:
+    def of(cls, history: Sequence[int]) -> _Typical:
         """Return what is usual, from the rows of earlier dates."""
-        usual = median(history) if history else 0.0
+        typical = median(history) if history else 0.0
         if len(history) < _LEAST_DATES:
             found = number(len(history), "date")
             why_not = f"too little history of this weekday: {found}, and {_LEAST_DATES} are needed"
-            return cls(len(history), usual, why_not=why_not)
-        spread = median(abs(rows - usual) for rows in history) / _MAD_OF_NORMAL
-        least = usual - max(_SPREADS * spread, _DROP_SHARE * usual, _CHANCE * math.sqrt(usual))
+            return cls(len(history), typical, why_not=why_not)
+        spread = median(abs(rows - typical) for rows in history) / _MAD_OF_NORMAL
+        least = typical - max(_SPREADS * spread, _DROP_SHARE * typical, _CHANCE * math.sqrt(typical))
         why_not = ""
-        if least < (1 - _NOTICED_SHARE) * usual or (any(history) and not usual):
+        if least < (1 - _NOTICED_SHARE) * typical or (any(history) and not typical):
             why_not = f"this weekday has {min(history)} to {max(history)} rows, so half could be missing"
-        return cls(len(history), usual, least, why_not)
+        return cls(len(history), typical, least, why_not)
 
 
 def report_is_plausible(
@@ -79,23 +79,23 @@ def report_is_plausible(
     pulls = ledger.pulls(report, day)
     newest = newest_by_account(pulls)
     history = _history(ledger, report, day, settings.zone)
-    rows, doubts, unclear = [], [], []
+    rows, findings, unclear = [], [], []
     noticeable = 0.0
     for account in settings.ringcx_account_ids:
-        pull, usual = newest.get(account), _Usual.of(history[account])
+        pull, typical = newest.get(account), _Typical.of(history[account])
         if pull is None:
-            doubts.append(f"account {account}: never pulled")
+            findings.append(f"account {account}: never pulled")
             continue
-        compared = (round(usual.rows), max(0, math.ceil(usual.least)), usual.dates, usual.why_not or _IS_ENOUGH)
+        compared = (round(typical.rows), max(0, math.ceil(typical.least)), typical.dates, typical.why_not or _IS_ENOUGH)
         rows.append((account, pull.rows, *compared, pull.vanished))
         if covers(pull, bounds):
             most = max(other.rows for other in pulls if other.account_id == account)
-            doubts += [f"account {account}: {doubt}" for doubt in _doubts(pull, usual, most)]
+            findings += [f"account {account}: {finding}" for finding in _findings(pull, typical, most)]
         elif is_over:
-            doubts.append(f"account {account}: pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
-        if usual.why_not:
-            unclear.append(f"account {account}: {usual.why_not}")
-        noticeable = max(noticeable, 1 - usual.least / usual.rows if usual.rows else 1.0)
+            findings.append(f"account {account}: pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
+        if typical.why_not:
+            unclear.append(f"account {account}: {typical.why_not}")
+        noticeable = max(noticeable, 1 - typical.least / typical.rows if typical.rows else 1.0)
     table = pd.DataFrame(rows, columns=_COLUMNS)
     counts = {
         "rows": int(table["rows"].sum()),
@@ -105,9 +105,9 @@ def report_is_plausible(
         "accounts_history_cannot_tell": len(unclear),
     }
     pulled = number(counts["rows"], "row")
-    if doubts:
+    if findings:
         sentence = (
-            f"{report} of {day} seems incomplete: {'; '.join(doubts)}. Run the date again; if this persists, look at "
+            f"{report} of {day} seems incomplete: {'; '.join(findings)}. Run the date again; if this persists, look at "
             "the same report in the RingCX admin console (a holiday explains a quiet day)."
         )
     elif not is_over:
@@ -124,15 +124,15 @@ def report_is_plausible(
         gone = number(vanished, "row seen before is", "rows seen before are")
         sentence += f" {gone} no longer in the source; their recordings are kept."
     return CheckResult(
-        level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
+        level=Level.warning if findings else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
     )
 
 
-def _doubts(pull: PullRecord, usual: _Usual, most: int) -> Iterator[str]:
+def _findings(pull: PullRecord, typical: _Typical, most: int) -> Iterator[str]:
     """Yield why a pull of the whole day seems incomplete; `most`: the rows of the largest pull of the date."""
     pulled = number(pull.rows, "row")
-    if pull.rows < usual.least:
-        yield f"{pulled}, where this weekday usually has {usual.rows:.0f} ({number(usual.dates, 'date')} compared)"
+    if pull.rows < typical.least:
+        yield f"{pulled}, where this weekday usually has {typical.rows:.0f} ({number(typical.dates, 'date')} compared)"
     # Rows that are gone from the ledger, too, do not count as vanished.
     if most - pull.rows > _NOTABLE_SHARE * most:
         yield f"{pulled}, where an earlier pull of the same date had {most}"

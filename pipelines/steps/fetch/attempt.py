@@ -95,8 +95,8 @@ class Attempt:
             if adopted := adopt(self.bucket, key, state.recording_id):
                 stored, wav = adopted
                 unproven = state.reason == LENGTH_UNPROVEN and wav.proof != "whole"
-                doubt = LENGTH_UNPROVEN if unproven else HEADER_DISAGREES if wav.disagrees else None
-                return self._archived(state, stored, wav, doubt)
+                length_warning = LENGTH_UNPROVEN if unproven else HEADER_DISAGREES if wav.disagrees else None
+                return self._archived(state, stored, wav, length_warning)
         return None
 
     def _fetch(self, item: WorkItem) -> Outcome:
@@ -107,16 +107,15 @@ class Attempt:
             try:
                 fetched = self.media.fetch(state, body)
                 wav = inspect_wav(body, fetched.size)
-                doubt = _doubt(wav, framed=fetched.framed)
+                length_warning = _length_warning(wav, framed=fetched.framed)
             except MediaFault as fault:
                 kind = "not_allowed" if fault.reason in _OUR_REFUSALS else fault.kind
                 return self._refused(item, body, Fault(kind, FIREWALL if fault.by_firewall else fault.reason))
             except NotARecording as fault:
                 return self._refused(item, body, Fault("not_audio", fault.reason))
-            if doubt and not self._is_believed(state, fetched, doubt):
-                longest = max(fetched.size, state.body_size or 0)
-                doubted = replace(state, body_sha256=fetched.sha256, body_size=longest)
-                return Outcome(doubted, self.clock(), Fault("unproven", doubt))
+            if length_warning and not self._is_believed(state, fetched, length_warning):
+                unproven = replace(state, body_sha256=fetched.sha256, body_size=max(fetched.size, state.body_size or 0))
+                return Outcome(unproven, self.clock(), Fault("unproven", length_warning))
             upload = Upload(
                 key=item.key,
                 recording_id=state.recording_id,
@@ -133,14 +132,14 @@ class Attempt:
                 # Two files of one name in two folders of the source: the second is kept under a key next to the first.
                 apart = keys.apart_key(item.key, state.recording_id)
                 stored = store(self.bucket, replace(upload, key=apart), body)
-            return self._archived(state, stored, wav, doubt, silent)
+            return self._archived(state, stored, wav, length_warning, silent)
 
-    def _is_believed(self, state: RecordingState, fetched: Received, doubt: str) -> bool:
+    def _is_believed(self, state: RecordingState, fetched: Received, length_warning: str) -> bool:
         """Return whether to keep a body of doubtful length: HTTP framed it and it came twice, or this may be the last
         attempt and no longer body came before.
         """
         same = fetched.sha256 == state.body_sha256
-        if doubt == HEADER_DISAGREES and same:
+        if length_warning == HEADER_DISAGREES and same:
             return True
         return may_be_last(state, self.rules, self.clock()) and (same or fetched.size >= (state.body_size or 0))
 
@@ -162,7 +161,7 @@ class Attempt:
         return Outcome(state, now, fault)
 
     def _archived(
-        self, state: RecordingState, stored: Stored, wav: WavInfo, doubt: str | None, silent: tuple[str, ...] = ()
+        self, state: RecordingState, stored: Stored, wav: WavInfo, warning: str | None, silent: tuple[str, ...] = ()
     ) -> Outcome:
         is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
         mono_segment = is_segment(state.source, state.link) and state.layout == "stereo" and wav.channels == 1
@@ -174,13 +173,13 @@ class Attempt:
             "codec_g711": wav.format_tag in _G711,
             "codec_unexpected": not is_16_bit_pcm and wav.format_tag not in _G711,
             "big_endian": wav.big_endian,
-            str(doubt): doubt is not None,
+            str(warning): warning is not None,
         }
         warnings = (*(warning for warning, holds in odd.items() if holds), *silent)
         return Outcome(state, self.clock(), stored, wav.duration_s, warnings)
 
 
-def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
+def _length_warning(wav: WavInfo, *, framed: bool) -> str | None:
     """Return why part of a recording may be missing, None if it is proven whole; raise NotARecording if part is
     missing.
     """

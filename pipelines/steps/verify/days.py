@@ -121,7 +121,7 @@ class _Day:
             self.result.arriving += 1
             sentence += f". A run seems to be under way: verify again after {self._now + WINDOW:%H:%M} UTC"
         else:
-            self.result.doubts[kind] += 1
+            self.result.discrepancies[kind] += 1
         # A forged manifest may hold lone surrogates, which no screen could show.
         subject, sentence = (text.encode("utf-8", "backslashreplace").decode() for text in (subject, sentence))
         self._add(Discrepancy(self.result.date, kind, subject, sentence, arriving))
@@ -147,7 +147,7 @@ class _Day:
         """Return the result: a date not as sealed has gaps; while something is arriving, it is not proved complete."""
         result = self.result
         expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()
-        if counts := {kind: count for kind, count in result.doubts.items() if kind not in expected}:
+        if counts := {kind: count for kind, count in result.discrepancies.items() if kind not in expected}:
             result.verdict = Verdict.gaps
             is_unread = counts.keys() == {"unreadable"}  # nothing is known to have changed
             what = "could not be verified completely" if is_unread else "is not as it was sealed"
@@ -233,7 +233,7 @@ class _Day:
             key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
         }
         evidence.verdict = None if found.damage else found
-        if found.damage and not result.doubts:  # in a part of another date; own ones were reported when they were read
+        if found.damage and not result.discrepancies:  # in a part of another date; own ones were reported when they were read
             self.flag("unreadable", result.date, f"{self.day} could not be verified completely: {found.damage}")
         # Recordings dated before the first date with runs were found by the pull of another date.
         if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
@@ -246,7 +246,7 @@ class _Day:
         compare(evidence, latest, evidence.pulls, self.flag)
         own = evidence.verdict
         # If a recording of this date is stored under another and missing there, the other date reports it.
-        if own is None or own.counts["object_gone"] or own.counts["object_changed"] or result.doubts:
+        if own is None or own.counts["object_gone"] or own.counts["object_changed"] or result.discrepancies:
             return
         sealed, judged = latest.document["totals"].get("verdict"), own.sealed_verdict
         if sealed is not None and sealed != judged:

@@ -57,7 +57,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
     for name in unattested if arriving.chain.numbers else ():
         what = f"The ledger part {name} was added to {day} after it was last sealed"
         sentence = f"{what}, or its attestation was removed; run the date again"
-        flag("unwitnessed", name, sentence, arriving=name in arriving.parts)
+        flag("unattested", name, sentence, arriving=name in arriving.parts)
     return current_lines(states)
 
 

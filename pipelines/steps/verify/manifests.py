@@ -84,7 +84,7 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
     for head in chain.heads.values():
         if head.key.removeprefix(bucket.prefix) not in attested:
             flag(
-                "unwitnessed",
+                "unattested",
                 head.key,
                 f"No attestation names {head.key}: the attestation was removed, the manifest was put there by hand, or "
                 "the run that sealed it was killed; run the date again and find out who wrote it",
@@ -96,7 +96,7 @@ def attestations(bucket: Bucket, kind: str, day: date, flag: Flag) -> dict[str, 
     """Return the attested objects by name; report the damaged attestations."""
     attested, damaged = read_attestations(bucket, kind, day)
     for sentence in damaged:
-        flag("witness_altered", sentence.partition(" ")[0], sentence)  # it begins with the key
+        flag("attestation_altered", sentence.partition(" ")[0], sentence)  # it begins with the key
     return dict(attested)
 
 

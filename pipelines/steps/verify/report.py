@@ -42,10 +42,10 @@ class DayResult:
     """The findings on one date (ISO 8601), named as in the JSON document.
 
     `verdict` and its `reason` come from `steps/check/verdict`; a date may be as it was sealed and lack recordings.
-    `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
-    discrepancies by kind, `arriving` what a running run may have written; the other figures are the manifest's, or else
-    the ledger's. `found` is None while it is unknown what the date should hold. `accepted_elsewhere`: recording id ->
-    their own date, whose manifest lists the accepted loss.
+    `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `discrepancies` them
+    by kind (in the document: `doubts`), `arriving` what a running run may have written; the other figures are the
+    manifest's, or else the ledger's. `found` is None while it is unknown what the date should hold.
+    `accepted_elsewhere`: recording id -> their own date, whose manifest lists the accepted loss.
     """
 
     date: str
@@ -63,7 +63,7 @@ class DayResult:
     objects: int = 0
     read: int = 0
     bytes_read: int = 0
-    doubts: Counter[str] = field(default_factory=Counter)
+    discrepancies: Counter[str] = field(default_factory=Counter)
     arriving: int = 0
 
 
@@ -87,7 +87,7 @@ class Verification:
         summed |= {"read": "read", "read_bytes": "bytes_read", "arriving": "arriving"}
         return {
             "dates": len(self.dates),
-            "doubtful_dates": sum(bool(day.doubts) for day in self.dates),
+            "doubtful_dates": sum(bool(day.discrepancies) for day in self.dates),
             "doubts": len(self.discrepancies),
             "strays": sum(not each.date for each in self.found),
             **{name: sum(getattr(day, of_day) for day in self.dates) for name, of_day in summed.items()},
@@ -131,7 +131,12 @@ class Verification:
             "sentence": self.sentence(),
             "notes": self.notes,
             "sum": self.sum(),
-            "dates": [{**vars(day), "doubts": dict(sorted(day.doubts.items()))} for day in self.dates],
+            "dates": [_as_json(day) for day in self.dates],
             "doubts": rows[False],
             "arriving": rows[True],
         }
+
+
+def _as_json(day: DayResult) -> dict[str, Any]:
+    fields = vars(day) | {"discrepancies": dict(sorted(day.discrepancies.items()))}
+    return {"doubts" if name == "discrepancies" else name: value for name, value in fields.items()}

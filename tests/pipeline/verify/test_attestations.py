@@ -68,8 +68,8 @@ def test_removed_and_edited_attestations_are_named(copy: Copy) -> None:
     bad = copy.keys(f"witnesses/manifests/date={LAST}/")[0]
     copy.put(bad, b"{}")
     found = copy.doubts()
-    assert {(day, kind) for day, kind, _ in found} >= {(str(FIRST), "unwitnessed"), (str(LAST), "witness_altered")}
-    assert (str(LAST), "witness_altered", bad) in found
+    assert {(day, kind) for day, kind, _ in found} >= {(str(FIRST), "unattested"), (str(LAST), "attestation_altered")}
+    assert (str(LAST), "attestation_altered", bad) in found
 
 
 @pytest.mark.parametrize(("kind", "said"), [("access", "access_entry_removed"), ("manifests", "manifest_removed")])

@@ -57,7 +57,7 @@ def test_the_drill_fails_with_a_sentence_and_leaves_out_dates_at_work(
     with DagsterInstance.ephemeral() as instance:
         metadata, failed = drilled(instance)
         assert "1 discrepancy on 1 of 3 dates" in str(failed)
-        assert metadata["doubts"] == 1
+        assert metadata["discrepancies"] == 1
         (key,) = copy.keys("verifications/")
         assert [one["kind"] for one in json.loads(copy.get(key))["doubts"]] == ["object_missing"]
         job = build_defs().resolve_job_def("archive_day")

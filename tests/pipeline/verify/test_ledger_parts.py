@@ -40,7 +40,7 @@ def test_an_altered_and_an_added_ledger_part_are_named(copy: Copy) -> None:
     copy.put(added, copy.get(pulls[0]))
     found = copy.doubts()
     assert (str(FIRST), "ledger_part_altered", broken.removeprefix(f"{ARCHIVE_PREFIX}ledger/")) in found
-    assert (str(MIDDLE), "unwitnessed", added.removeprefix(f"{ARCHIVE_PREFIX}ledger/")) in found
+    assert (str(MIDDLE), "unattested", added.removeprefix(f"{ARCHIVE_PREFIX}ledger/")) in found
 
 
 def test_a_ledger_that_says_something_else_is_named_by_recording(copy: Copy) -> None:

@@ -121,7 +121,7 @@ def test_a_date_sealed_before_its_last_change_is_stale(copy: Copy) -> None:
         "warnings": ("duration_differs",),
     }
     ledger.append_states([RecordingState(**changed)])
-    assert {kind for _, kind, _ in copy.doubts()} == {"stale", "unwitnessed"}
+    assert {kind for _, kind, _ in copy.doubts()} == {"stale", "unattested"}
     assert "run the date again" in copy.sentences(copy.manifests(MIDDLE)[-1])
 
 
