@@ -233,7 +233,7 @@ class _Day:
             key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
         }
         evidence.verdict = None if found.damage else found
-        if found.damage and not result.discrepancies:  # in a part of another date; own ones were reported when they were read
+        if found.damage and not result.discrepancies:  # of another date: own ones are reported as they are read
             self.flag("unreadable", result.date, f"{self.day} could not be verified completely: {found.damage}")
         # Recordings dated before the first date with runs were found by the pull of another date.
         if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
