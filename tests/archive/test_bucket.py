@@ -2,12 +2,10 @@ import base64
 import gc
 import hashlib
 import io
-import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +25,7 @@ from pipelines.archive.errors import (
     StoreDamaged,
 )
 from pipelines.archive.keys import day_prefix, metadata_text
+from tests.servers.scripted_http import Response, ScriptedServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -165,30 +164,13 @@ def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client:
     assert next(bodies, None) is None
 
 
-class Lister(BaseHTTPRequestHandler):
-    """Lists one key, says that there are more, and gives no token for them."""
-
-    def do_GET(self) -> None:
-        body = b"<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key><Size>1</Size></Contents>"
-        body += b"</ListBucketResult>"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def test_a_listing_that_does_not_go_on_is_an_error_and_not_a_short_day() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Lister) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=url), "archive", "")
+    first_of_more = b"<IsTruncated>true</IsTruncated><Contents><Key>a</Key><Size>1</Size></Contents>"
+    with ScriptedServer(Response(body=b"<ListBucketResult>%b</ListBucketResult>" % first_of_more)) as server:
+        bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=server.url), "archive", "")
         for names in (bucket.list_keys(""), bucket.list_folders("")):
             with pytest.raises(StorageRefused, match="do not continue after the first page"):
                 list(names)
-        server.shutdown()
 
 
 def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(rclone: Any, prefix: str) -> None:
@@ -213,7 +195,12 @@ def test_what_can_be_derived_again_may_be_replaced(bucket: Bucket) -> None:
 
 def test_a_store_that_checks_no_sha256_is_sent_an_md5_and_no_other_checksum(proxied: Bucket, proxy: Any) -> None:
     put(proxied, f"{proxied.prefix}a")
-    headers = {name.lower(): value for verb, _, sent in proxy.seen if verb == "PUT" for name, value in sent.items()}
+    headers = {
+        name.lower(): value
+        for request in proxy.requests
+        if request.method == "PUT"
+        for name, value in request.headers.items()
+    }
     assert {name for name in headers if "checksum" in name or "md5" in name} == {"content-md5"}
     assert "x-amz-trailer" not in headers
     # plain HTTP: nothing but the signature protects the body, so it is signed
@@ -253,9 +240,9 @@ def test_a_server_that_does_not_know_the_condition_is_asked_without_it(
     proxy.orders["PUT"] = [(501, "NotImplemented")] * 2
     bucket = Bucket(proxied_client, "archive", prefix)
     assert bucket.capabilities == Capabilities(create_only=False, checks_sha256=False)
-    proxy.seen.clear()
+    proxy.requests.clear()
     put(bucket, f"{prefix}a")
-    assert ["if-none-match" in sent for verb, _, sent in proxy.seen if verb == "PUT"] == [False]
+    assert ["if-none-match" in put.headers for put in proxy.requests if put.method == "PUT"] == [False]
     assert proxy.count("GET") == 0, "the answer proves the bytes"
     with pytest.raises(KeyExists):
         put(bucket, f"{prefix}a", b"other")
@@ -269,10 +256,10 @@ def test_a_server_that_refuses_checksums_is_sent_an_md5_alone(
     proxy.orders["PUT"] = [refusal]
     bucket = Bucket(proxied_client, "archive", prefix)
     assert bucket.capabilities == Capabilities(create_only=True, checks_sha256=False)
-    proxy.seen.clear()
+    proxy.requests.clear()
     put(bucket, f"{prefix}a")
-    ((_, _, sent),) = proxy.seen
-    names = {name.lower() for name in sent}
+    (sent,) = proxy.requests
+    names = {name.lower() for name in sent.headers}
     assert "content-md5" in names
     assert not [name for name in names if "checksum" in name]
 

@@ -5,8 +5,6 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import boto3
@@ -25,6 +23,7 @@ from pipelines.aws import as_base64, split_s3_url
 from pipelines.ledger.files import LedgerUnavailable, S3Files
 from pipelines.settings import StorageSettings, load
 from pipelines.storage import ledger_files
+from tests.servers.scripted_http import Response, ScriptedServer
 
 VPC = "https://bucket.vpce-1a2b-5e6f.s3.eu-central-1.vpce.amazonaws.com"
 ACCESS_POINT = "arn:aws:s3:eu-central-1:123456789012:accesspoint/recordings"
@@ -348,28 +347,12 @@ def test_a_bucket_of_the_ledger_that_is_not_there_names_the_variable_that_was_se
 def test_a_body_in_memory_is_sent_at_once_and_never_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    received: list[tuple[str | None, bytes]] = []
-
-    class Store(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_PUT(self) -> None:
-            received.append((self.headers["Expect"], self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.send_header("ETag", '"1"')
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+    with ScriptedServer(Response(headers={"ETag": '"1"'}), keep_alive=True) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
         caplog.set_level(logging.DEBUG)
         make_s3_client(max_connections=1).put_object(Bucket="archive", Key="key", Body=b"a link with its token" * 9)
-        server.shutdown()
-    assert received == [(None, b"a link with its token" * 9)]
+    (put,) = server.requests
+    assert (put.headers["Expect"], put.body) == (None, b"a link with its token" * 9)
     assert "a link with its token" not in caplog.text
 
 
@@ -382,25 +365,8 @@ def status() -> int:
 def portal(request: pytest.FixtureRequest, status: int) -> Iterator[str]:
     """The address of something that answers every request with success, or with another status."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(request.param)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(request.param)
-
-        do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server looks for
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with ScriptedServer(Response(status, request.param, {"Content-Type": "text/html"})) as server:
+        yield server.url
 
 
 @pytest.mark.parametrize(

@@ -9,33 +9,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageError, StorageRefused, StorageUnavailable
-from tests.archive.conftest import Proxy, _handler, free_port
 from tests.hostile.certificates import certificate
+from tests.servers.atomic_moto import AtomicMoto
+from tests.servers.ports import free_port, wait_until_listening
+from tests.servers.s3_proxy import S3Proxy
 
 USER, PASSWORD = "canary-proxy-user", "canary-proxy-password"
 
 
 @pytest.fixture
-def secure(moto: Any, tmp_path: Path) -> Iterator[Proxy]:
+def secure(moto: AtomicMoto, tmp_path: Path) -> Iterator[S3Proxy]:
     """The same S3 behind TLS, with a certificate of a private authority: `tmp_path / "ca.pem"`."""
-    made = Proxy(port=0, upstream=moto.port)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
-    server.daemon_threads = True
-    server.socket = certificate(tmp_path, "localhost").wrap_socket(server.socket, server_side=True)
-    made.port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield made
-    server.shutdown()
-    server.server_close()
+    with S3Proxy(moto.port, tls=certificate(tmp_path, "localhost")) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -53,18 +46,14 @@ def tinyproxy(tmp_path: Path) -> Iterator[Callable[[], tuple[int, Path]]]:
     process = subprocess.Popen(
         ["tinyproxy", "-d", "-c", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        time.sleep(0.05)
+    wait_until_listening(process, port)
     yield lambda: (port, log)
     process.terminate()
     process.wait(timeout=10)
 
 
 @pytest.fixture
-def tls_proxy(secure: Proxy, tinyproxy: Callable[[], tuple[int, Path]], tmp_path: Path) -> Iterator[int]:
+def tls_proxy(secure: S3Proxy, tinyproxy: Callable[[], tuple[int, Path]], tmp_path: Path) -> Iterator[int]:
     """The same proxy behind TLS, with the certificate that the S3 has, too."""
     context, upstream = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tinyproxy()[0]
     context.load_cert_chain(tmp_path / "server.pem")
@@ -120,17 +109,17 @@ def put(endpoint: str, key: str = "a") -> Bucket:
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_a_private_authority_is_trusted_by_every_call_when_either_variable_names_it(
-    secure: Proxy, tmp_path: Path, network: Callable[..., None], name: str
+    secure: S3Proxy, tmp_path: Path, network: Callable[..., None], name: str
 ) -> None:
     network(**{name: str(tmp_path / "ca.pem")})
     put(f"https://localhost:{secure.port}")
-    assert {method for method, _, _ in secure.seen} == {"PUT", "GET", "HEAD"}
-    signed = {headers.get("X-Amz-Content-SHA256") for method, _, headers in secure.seen if method == "PUT"}
+    assert {request.method for request in secure.requests} == {"PUT", "GET", "HEAD"}
+    signed = {put.headers.get("X-Amz-Content-SHA256") for put in secure.requests if put.method == "PUT"}
     assert signed == {"UNSIGNED-PAYLOAD"}
 
 
 def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
-    secure: Proxy, tmp_path: Path, network: Callable[..., None]
+    secure: S3Proxy, tmp_path: Path, network: Callable[..., None]
 ) -> None:
     endpoint = f"https://localhost:{secure.port}"
     (tmp_path / "empty.pem").write_text("")
@@ -150,7 +139,11 @@ def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
 
 
 def test_requests_go_through_a_proxy_with_its_log_in(
-    secure: Proxy, moto: Any, tmp_path: Path, network: Callable[..., None], tinyproxy: Callable[[], tuple[int, Path]]
+    secure: S3Proxy,
+    moto: AtomicMoto,
+    tmp_path: Path,
+    network: Callable[..., None],
+    tinyproxy: Callable[[], tuple[int, Path]],
 ) -> None:
     port, log = tinyproxy()
     through = f"http://{USER}:{PASSWORD}@127.0.0.1:{port}"
@@ -166,7 +159,7 @@ def test_requests_go_through_a_proxy_with_its_log_in(
 
 
 def test_requests_go_through_a_proxy_that_is_reached_by_tls(
-    secure: Proxy,
+    secure: S3Proxy,
     tmp_path: Path,
     network: Callable[..., None],
     tls_proxy: int,
@@ -183,7 +176,7 @@ def test_requests_go_through_a_proxy_that_is_reached_by_tls(
 
 
 def test_a_proxy_that_refuses_or_is_not_there_is_named_and_its_log_in_is_not_shown(
-    secure: Proxy,
+    secure: S3Proxy,
     tmp_path: Path,
     network: Callable[..., None],
     tinyproxy: Callable[[], tuple[int, Path]],

@@ -116,8 +116,7 @@ def test_a_server_that_forgets_metadata_does_not_make_a_second_copy(
 ) -> None:
     upload = upload_of(b"audio")
     store(rclone_bucket, upload, io.BytesIO(b"audio"))
-    rclone.stop()
-    rclone.start()
+    rclone.restart()
     facts = rclone_bucket.head(upload.key)
     assert facts is not None
     assert facts.recording_id is None  # the trap this is about
@@ -226,7 +225,7 @@ def test_nothing_is_ever_deleted(proxied: Bucket, proxy: Any, upload_of: UploadO
     store(proxied, upload_of(b"audio"), io.BytesIO(b"audio"))
     with pytest.raises(Conflict):
         store(proxied, upload_of(b"other"), io.BytesIO(b"other"))
-    assert {verb for verb, _, _ in proxy.seen} <= {"PUT", "GET", "HEAD"}
+    assert {request.method for request in proxy.requests} <= {"PUT", "GET", "HEAD"}
 
 
 def test_threads_with_the_same_recording_end_with_one_object(bucket: Bucket, upload_of: UploadOf, wav: Build) -> None:

@@ -17,10 +17,11 @@ from axe_playwright_python.sync_playwright import Axe
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from tests.archive.conftest import build_wav, free_port
+from tests.archive.conftest import build_wav
 from tests.browser.site import HOSTILE_NAME, PASSWORD, Site, path_of, tone
 from tests.chromium import chromium
 from tests.commands import run
+from tests.servers.ports import free_port
 
 SHORT, LONG = 30, 90
 

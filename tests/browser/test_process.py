@@ -16,7 +16,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from sandbox.s3 import LocalS3
-from tests.archive.conftest import free_port
+from tests.servers.ports import free_port
 
 COMMAND = [sys.executable, "-m", "pipelines.cli.main", "browse"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, LocalS3
 from sandbox.server import RunningSandbox
+from tests.servers.ports import free_port
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -69,12 +69,6 @@ def until(what: str, look: Callable[[], T], *, seconds: float, every: float = 0.
 def clean_environment() -> dict[str, str]:
     """This process's environment without any variable that the product or the sandbox reads."""
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

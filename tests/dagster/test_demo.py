@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.dagster.conftest import Dagster, back, clean_environment, free_port, in_its_own_session, until
+from tests.dagster.conftest import Dagster, back, clean_environment, in_its_own_session, until
+from tests.servers.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
 STATES = ("found", "pending", "archived", "missing", "rejected", "denied")

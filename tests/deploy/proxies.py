@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.servers.ports import free_port
 
 _PATH = os.environ["PATH"] + ":/usr/sbin"
 PROXIES = ["nginx", "caddy"]
@@ -27,8 +28,7 @@ def proxy(program: str, folder: Path, deploy: Path, upstreams: dict[str, str], *
     """
     if shutil.which(program, path=_PATH) is None:
         pytest.skip(f"{program} is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     text = (deploy / {"nginx": "nginx.conf", "caddy": "Caddyfile"}[program]).read_text()
     for shipped, ours in upstreams.items():
         assert shipped in text

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
@@ -16,46 +14,48 @@ import yaml
 
 from pipelines.settings import BrowseSettings
 from tests.deploy.proxies import PROXIES, proxy
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "browse"
 BLOCK, BLOCKS = bytes(1 << 20), 64
 
 
-class Page(BaseHTTPRequestHandler):
+class Page(ScriptedServer):
     """Repeats the headers it was sent, or sends a long recording and counts its blocks."""
 
-    sent = 0
+    def __init__(self) -> None:
+        super().__init__(self._page)
+        self.sent = 0
 
-    def do_GET(self) -> None:
-        audio = self.path.startswith("/audio/")
-        body = "".join(f"{name}: {value}\n" for name, value in self.headers.items()).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BLOCK) * BLOCKS if audio else len(body)))
-        self.end_headers()
-        with suppress(OSError):  # the person left
-            for block in [BLOCK] * BLOCKS if audio else [body]:
-                self.wfile.write(block)
-                Page.sent += 1
+    def _page(self, request: Request) -> Response:
+        if request.path.startswith("/audio/"):
+            return Response(body=self._blocks(), length=len(BLOCK) * BLOCKS)
+        return Response(body="".join(f"{name}: {value}\n" for name, value in request.headers.items()).encode())
 
-    def log_message(self, *_: object) -> None:
-        return
+    def _blocks(self) -> Iterator[bytes]:
+        for _ in range(BLOCKS):
+            yield BLOCK
+            self.sent += 1
+
+
+@dataclass(frozen=True)
+class Proxied:
+    """The page behind a proxy, whose files are in `folder`."""
+
+    page: Page
+    client: httpx.Client
+    folder: Path
 
 
 @pytest.fixture(scope="module", params=PROXIES)
-def page(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[httpx.Client, Path]]:
+def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
     folder = tmp_path_factory.mktemp(request.param)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    upstreams = {"127.0.0.1:8090": f"127.0.0.1:{server.server_port}"}
     with (
-        proxy(request.param, folder, FOLDER, upstreams) as address,
+        Page() as page,
+        proxy(request.param, folder, FOLDER, {"127.0.0.1:8090": page.host}) as address,
         httpx.Client(base_url=address, headers={"Host": "calls.example.com"}, timeout=30) as client,
     ):
-        yield client, folder
-    server.shutdown()
-    server.server_close()
+        yield Proxied(page, client, folder)
 
 
 def test_every_setting_that_a_file_names_exists() -> None:
@@ -83,22 +83,22 @@ def test_the_cluster_runs_one_page_without_rights_it_does_not_need() -> None:
     assert str(container["ports"][0]["containerPort"]) == given["BROWSE_PORT"]
 
 
-def test_a_browser_cannot_say_who_it_is_or_where_it_is_from(page: tuple[httpx.Client, Path]) -> None:
+def test_a_browser_cannot_say_who_it_is_or_where_it_is_from(proxied: Proxied) -> None:
     forged = ["X-Forwarded-User", "X-Forwarded-Groups", "X-Browse-Secret", "X-Forwarded-For"]
-    arrived = page[0].get("/", headers=dict.fromkeys(forged, "198.51.100.7")).text
+    arrived = proxied.client.get("/", headers=dict.fromkeys(forged, "198.51.100.7")).text
     assert "198.51.100.7" not in arrived
     assert "\nX-Forwarded-For: 127.0.0.1\n" in f"\n{arrived}"
     assert "\nHost: calls.example.com\n" in f"\n{arrived}"
 
 
-def test_audio_is_fetched_as_it_is_heard_and_not_ahead(page: tuple[httpx.Client, Path]) -> None:
-    Page.sent = 0
-    with page[0].stream("GET", "/audio/1") as answer:
+def test_audio_is_fetched_as_it_is_heard_and_not_ahead(proxied: Proxied) -> None:
+    proxied.page.sent = 0
+    with proxied.client.stream("GET", "/audio/1") as answer:
         for _, _ in zip(range(50), answer.iter_raw(1 << 14), strict=False):
             time.sleep(0.05)
-        assert 0 < Page.sent < BLOCKS / 2
+        assert 0 < proxied.page.sent < BLOCKS / 2
 
 
-def test_no_request_is_logged(page: tuple[httpx.Client, Path]) -> None:
-    page[0].get("/", params={"number": "6025550142"})
-    assert not [one for one in page[1].iterdir() if one.is_file() and b"6025550142" in one.read_bytes()]
+def test_no_request_is_logged(proxied: Proxied) -> None:
+    proxied.client.get("/", params={"number": "6025550142"})
+    assert not [one for one in proxied.folder.iterdir() if one.is_file() and b"6025550142" in one.read_bytes()]

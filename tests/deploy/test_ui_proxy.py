@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
 
 from tests.deploy.proxies import PROXIES, proxy
+from tests.servers.scripted_http import Response, ScriptedServer
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "ui"
 EVERYTHING, VIEWERS = "archive.example.com", "view.archive.example.com"
@@ -19,30 +18,11 @@ EVERYTHING, VIEWERS = "archive.example.com", "view.archive.example.com"
 HASH = "$2a$14$kNPZmDE.YabbUT5me3ht4uNmQGUtDvMdrigOQNbNy5elVdKGRsBLy"
 
 
-class Dagster(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Reached", f"127.0.0.1:{self.connection.getsockname()[1]}")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def do_DELETE(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
 @contextmanager
 def dagster() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Dagster)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with ScriptedServer(Response()) as server:
+        server.script = Response(headers={"Reached": server.host})
+        yield server.host
 
 
 @pytest.fixture(scope="module", params=PROXIES)

@@ -6,15 +6,12 @@ import errno
 import os
 import resource
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
@@ -31,7 +28,12 @@ from pipelines.events.files import (
     malformed_folder,
     read_frames,
 )
-from sandbox.s3 import LocalS3
+from tests.servers.atomic_moto import AtomicMoto
+from tests.servers.rclone import Rclone
+from tests.servers.s3 import S3Server
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 DAY = date(2026, 11, 20)
 FOLDER = day_folder(DAY)
@@ -143,31 +145,21 @@ def test_whatever_the_umask_events_and_what_was_none_are_their_owners_alone(tmp_
 
 
 @pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with LocalS3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.environment()
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    with Rclone(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def moto(rclone: dict[str, str]) -> Iterator[dict[str, str]]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(Path(__file__).parents[1] / "atomic_moto.py"), "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while True:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        assert time.monotonic() < deadline, "moto_server does not listen"
-        time.sleep(0.05)
-    yield {**rclone, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
-    process.terminate()
-    process.wait(10)
+def moto() -> Iterator[AtomicMoto]:
+    with AtomicMoto() as server:
+        yield server
 
 
 @pytest.fixture(params=["rclone", "moto"])
-def s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in request.getfixturevalue(request.param).items():
+def s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Client:
+    server: S3Server = request.getfixturevalue(request.param)
+    for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     client = make_s3_client(max_connections=4)
     with suppress(ClientError):
@@ -175,7 +167,7 @@ def s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     return client
 
 
-def test_a_bucket_gets_one_object_a_batch_and_date(s3: Any) -> None:
+def test_a_bucket_gets_one_object_a_batch_and_date(s3: S3Client) -> None:
     keeper, stored = (
         events_at(url, lambda: s3) for url in ("s3://events-bucket/some/prefix", "s3://events-bucket/some/prefix/")
     )
@@ -189,7 +181,7 @@ def test_a_bucket_gets_one_object_a_batch_and_date(s3: Any) -> None:
     assert all(size == len(stored.read(name)) for name, size in stored.files(FOLDER).items())
 
 
-def test_a_bucket_that_is_not_there_is_said_in_a_sentence(s3: Any) -> None:
+def test_a_bucket_that_is_not_there_is_said_in_a_sentence(s3: S3Client) -> None:
     with pytest.raises(EventsUnavailable, match=r"NoSuchBucket.*check EVENTS_URL"):
         events_at("s3://no-such-bucket/p", lambda: s3).write(lines(1))
     with pytest.raises(EventsUnavailable, match=r"cannot list .* in the bucket no-such-bucket"):

@@ -2,10 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,18 +11,19 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pytest
-from botocore.config import Config
 
 import pipelines
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from sandbox.s3 import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from tests.servers.atomic_moto import AtomicMoto
+from tests.servers.rclone import Rclone
+from tests.servers.s3 import S3Server
 
-KEY_ID, SECRET = "ledger-test-key-id", "ledger-test-secret-access-key"
 BUCKET = "ledger-test"
 DAY = date(2026, 11, 18)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -51,22 +50,6 @@ day = date(2026, 11, 18)
 
 
 @dataclass(frozen=True)
-class S3Server:
-    endpoint: str
-    folder: Path | None = None
-
-    def client(self, **config: Any) -> Any:
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=KEY_ID,
-            aws_secret_access_key=SECRET,
-            config=Config(**config),
-        )
-
-
-@dataclass(frozen=True)
 class Place:
     """Somewhere to keep a ledger, that a child process can open too."""
 
@@ -89,53 +72,17 @@ class Place:
         return child
 
 
-def _served(command: list[str], port: int, folder: Path | None) -> Iterator[S3Server]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            assert process.poll() is None, f"{command[0]} ended at once"
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, f"{command[0]} does not listen"
-                time.sleep(0.05)
-        server = S3Server(f"http://127.0.0.1:{port}", folder)
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    with Rclone(tmp_path_factory.mktemp("rclone"), bucket=BUCKET) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[AtomicMoto]:
+    with AtomicMoto() as server:
         server.client().create_bucket(Bucket=BUCKET)
         yield server
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Keeps data on disk, checks signatures and MD5, ignores IfNoneMatch."""
-    port, folder = _free_port(), tmp_path_factory.mktemp("rclone")
-    binary = str(Path(sys.executable).with_name("rclone"))
-    yield from _served(
-        [binary, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY_ID},{SECRET}", str(folder)],
-        port,
-        folder,
-    )
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[S3Server]:
-    """Honours IfNoneMatch."""
-    port = _free_port()
-    yield from _served(
-        [sys.executable, str(Path(__file__).parents[1] / "atomic_moto.py"), "-H", "127.0.0.1", "-p", str(port)],
-        port,
-        None,
-    )
 
 
 @pytest.fixture(params=["local", "rclone", "moto"])
@@ -147,7 +94,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         prefix = f"{uuid.uuid4().hex}/ledger"
         made = Place(
             S3Files(server.client(), BUCKET, prefix),
-            {"endpoint": server.endpoint, "bucket": BUCKET, "prefix": prefix, "key_id": KEY_ID, "secret": SECRET},
+            {
+                "endpoint": server.url,
+                "bucket": BUCKET,
+                "prefix": prefix,
+                "key_id": ACCESS_KEY_ID,
+                "secret": SECRET_ACCESS_KEY,
+            },
             server,
         )
     yield made

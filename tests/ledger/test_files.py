@@ -1,12 +1,11 @@
 import hashlib
-import http.server
 import io
 import os
-import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import urllib3
 from botocore.awsrequest import AWSResponse
 
 from pipelines.ledger.files import Files, LedgerUnavailable, LocalFiles, S3Files
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 
 def test_what_was_created_is_listed_and_read_back(place: Any) -> None:
@@ -188,24 +188,10 @@ def client_for(endpoint: str) -> Any:
 
 @contextmanager
 def cutting_server(times: int) -> Iterator[str]:
-    left = [times]
+    left = count(times, -1)
 
-    class Cut(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "10")
-            self.end_headers()
-            left[0] -= 1
-            self.wfile.write(b"01234" if left[0] >= 0 else b"0123456789")
+    def respond(_: Request) -> Response:
+        return Response(body=b"01234" if next(left) > 0 else b"0123456789", length=10)
 
-        log_message: Callable[..., None] = lambda *_: None
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cut)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with ScriptedServer(respond) as server:
+        yield server.url

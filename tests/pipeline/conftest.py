@@ -6,15 +6,13 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -37,11 +35,12 @@ from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, load
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults
-from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 from sandbox.strict_s3 import StrictS3
 from tests.memory_s3 import MemoryS3
 from tests.pipeline.nursery import assets_alone
+from tests.servers.atomic_moto import AtomicMoto
+from tests.servers.rclone import Rclone
 from tests.services import Services
 
 # Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
@@ -130,8 +129,8 @@ def _with_the_kept_connection(connect: Callable[[Any], AbstractContextManager[Co
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
-    with LocalS3(tmp_path_factory.mktemp("s3")) as server:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    with Rclone(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
@@ -162,28 +161,16 @@ def memory() -> Store:
 
 
 @pytest.fixture(scope="session")
-def rclone(s3: LocalS3) -> Store:
+def rclone(s3: Rclone) -> Store:
     """Keeps its objects on disk, under `s3.folder`; ignores `IfNoneMatch`."""
     return Store.of(s3.environment())
 
 
 @pytest.fixture(scope="session")
-def moto(s3: LocalS3) -> Iterator[Store]:
+def moto() -> Iterator[Store]:
     """Honours `IfNoneMatch` and keeps versions."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(Path(__file__).parents[1] / "atomic_moto.py"), "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while True:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        assert process.poll() is None, "moto_server did not start"
-        assert time.monotonic() < deadline, "moto_server does not listen"
-        time.sleep(0.02)
-    yield Store.of({**s3.environment(), "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"})
-    process.terminate()
-    process.wait(10)
+    with AtomicMoto() as server:
+        yield Store.of(server.environment())
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,57 +35,35 @@ from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
 from pipelines.steps.check.result import Level
 from sandbox.faults import Faults, Where
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 START = datetime.now(UTC) - timedelta(days=5)  # runs are of today
 TOKEN = "t0ken-in-the-address"
 DAYS = ["2026-11-20", "2026-11-21", "2026-11-22"]
 
 
-class Hook:
+class Hook(ScriptedServer):
     """A web hook on this machine: keeps what is posted, answers with `status`."""
 
     def __init__(self) -> None:
+        super().__init__(self._keep)
         self.status = 200
         self.posts: list[dict[str, Any]] = []
-        hook = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if hook.status == 200:
-                    hook.posts.append(json.loads(body))
-                self.send_response(hook.status)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
+    def _keep(self, request: Request) -> Response:
+        if self.status == 200:
+            self.posts.append(json.loads(request.body))
+        return Response(self.status)
 
     @property
-    def url(self) -> str:
-        port = self._server.server_address[1]
-        return f"json://user:{TOKEN}@127.0.0.1:{port}/hooks/{TOKEN}?-key={TOKEN}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+    def address(self) -> str:
+        return f"json://user:{TOKEN}@{self.host}/hooks/{TOKEN}?-key={TOKEN}"
 
 
 @pytest.fixture
 def hooks() -> Iterator[Callable[[], Hook]]:
-    made: list[Hook] = []
-
-    def make() -> Hook:
-        made.append(Hook())
-        return made[-1]
-
-    yield make
-    for hook in made:
-        hook.close()
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(Hook())
 
 
 class Clock:
@@ -149,7 +126,7 @@ on_disk = pytest.mark.parametrize("watch", ["on disk"], indirect=True)
 @pytest.fixture
 def hook(hooks: Callable[[], Hook], monkeypatch: pytest.MonkeyPatch) -> Hook:
     made = hooks()
-    monkeypatch.setenv("ALERT_URLS", made.url)
+    monkeypatch.setenv("ALERT_URLS", made.address)
     monkeypatch.setenv("ALERT_UI_URL", "http://archive.example.com:3000/")
     return made
 
@@ -345,7 +322,7 @@ def test_an_entry_that_takes_a_message_gets_it_once_while_another_is_down(
 ) -> None:
     well, ill = hooks(), hooks()
     ill.status = 503
-    monkeypatch.setenv("ALERT_URLS", f"{ill.url}, {well.url}")
+    monkeypatch.setenv("ALERT_URLS", f"{ill.address}, {well.address}")
     watch.counts["missing"] = 1
     watch.run(DAYS[0])
     for _ in range(3):
@@ -371,7 +348,7 @@ def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
         with pytest.raises(ExpectedError):
             watch.tick()
         with pytest.raises(SettingsError, match="entry 2 is not an address"):
-            Destinations(SecretStr(f"{hook.url},nonsense://{TOKEN}"))
+            Destinations(SecretStr(f"{hook.address},nonsense://{TOKEN}"))
     known = load(AlertSettings)
     shown = f"{failed.value!r} {caplog.text} {known!r} {Destinations(known.alert_urls)!r}"
     assert TOKEN not in shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,9 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -32,6 +29,8 @@ from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 from tests.commands import run
+from tests.servers.ports import free_port
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 from tests.states import pending
 
 MEDIA = Credentials(media_username="canary-media-user", media_password="canary-media-password")
@@ -239,7 +238,7 @@ def test_an_account_that_the_user_may_not_read_is_named_by_its_id(check: Callabl
 
 
 def test_without_network_the_source_is_not_asked_again_and_again(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_API_URL=f"http://127.0.0.1:{closed_port()}/voice/api")
+    one = check(RINGCX_API_URL=f"http://127.0.0.1:{free_port()}/voice/api")
     assert one() == 1
     assert one.verdicts("failed") == {"connection to RingCX"}
     assert "Check the machine's network" in one.sentence("connection to RingCX")
@@ -410,7 +409,7 @@ def test_the_proxy_is_named_without_its_credentials(
     check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = check()
-    monkeypatch.setenv("HTTP_PROXY", f"http://ada:hush@127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://ada:hush@127.0.0.1:{free_port()}")
     assert one() == 1
     network = one.sentence("network")
     assert network.count("the proxy http://127.0.0.1:") == 2
@@ -497,12 +496,6 @@ def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], m
     assert ".WAV" not in one.everything
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def answering(client: Any, method: str, status: int, code: str, *, query: str = "") -> Iterator[None]:
     """Requests of this kind are answered so, as by a server with such rights."""
@@ -527,34 +520,17 @@ def current_api(status: int, body: str) -> Iterator[tuple[str, list[dict[str, An
     """Answers every request for interaction metadata so; the address of its API, and what was asked."""
     asked: list[dict[str, Any]] = []
     kinds = {"json": ("application/json", b"[]"), "text": ("text/plain", b"no"), "html": ("text/html", b"<html/>")}
+    kind, answer = kinds[body]
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def respond(request: Request) -> Response:
+        if request.method != "POST":
+            return Response(404)
+        sent = json.loads(request.body)
+        asked.append({"path": request.path, "body": sent, "authorization": request.headers["Authorization"]})
+        return Response(status, answer, {"Content-Type": kind})
 
-        def do_POST(self) -> None:
-            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append({"path": self.path, "body": sent, "authorization": self.headers["Authorization"]})
-            kind, answer = kinds[body]
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/voice/api", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with ScriptedServer(respond) as server:
+        yield f"{server.url}/voice/api", asked
 
 
 def test_without_a_client_for_s3_it_ends_with_the_setting_that_is_wrong(

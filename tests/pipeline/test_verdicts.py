@@ -1,6 +1,6 @@
 """What a source may answer that is no plain recording: nothing is final early, and no byte is lost by a rule of ours.
 
-The source is a server of the test's own, which answers each path by a script, byte for byte.
+The source is a server of the test's own, which answers each path byte for byte as it is told.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import wave
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -34,6 +33,7 @@ from pipelines.steps.check.result import Level
 from pipelines.steps.fetch.fetcher import BREAK_AFTER
 from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, age, next_state
 from tests.pipeline.test_steps import fetched, some_state
+from tests.servers.scripted_http import Request, ScriptedServer
 
 DAY = date(2026, 11, 19)
 NOW = datetime.now(UTC)
@@ -60,38 +60,33 @@ FIREWALL = answer(b"<html>no</html>", status="403 Forbidden", kind="text/html")
 REFUSED = answer(b"no", status="401 Unauthorized", kind="text/plain")
 
 
-class Source:
-    """Answers `/<name>` by `script[name]`."""
+class Source(ScriptedServer):
+    """Answers `/<name>` by `answers[name]`."""
 
     def __init__(self) -> None:
-        self.script: dict[str, Answer] = {}
+        super().__init__(self._answer)
+        self.answers: dict[str, Answer] = {}
         self.asked: Counter[str] = Counter()
-        source, lock = self, threading.Lock()
+        self._lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.rpartition("=")[2]
-                with lock:
-                    before, source.asked[name] = source.asked[name], source.asked[name] + 1
-                self.wfile.write(source.script[name](before))
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+    def _answer(self, request: Request) -> bytes:
+        name = request.path.rpartition("=")[2]
+        with self._lock:
+            before, self.asked[name] = self.asked[name], self.asked[name] + 1
+        return self.answers[name](before)
 
     def always(self, answers: dict[str, bytes]) -> None:
-        self.script = {name: lambda _, said=said: said for name, said in answers.items()}
+        self.answers = {name: constantly(response) for name, response in answers.items()}
+
+
+def constantly(response: bytes) -> Answer:
+    return lambda _: response
 
 
 @pytest.fixture
 def source() -> Iterator[Source]:
-    opened = Source()
-    yield opened
-    opened.server.shutdown()
-    opened.server.server_close()
+    with Source() as source:
+        yield source
 
 
 @pytest.fixture
@@ -104,7 +99,7 @@ def archiver(source: Source, world: Callable[..., Any]) -> Callable[..., Archive
 
 
 class Archiver:
-    """Runs over the recordings that the source has a script for; each run asks for all that are pending."""
+    """Runs over the recordings that the source has answers for; each run asks for all that are pending."""
 
     def __init__(self, it: Any, source: Source) -> None:
         self.it = it
@@ -123,7 +118,7 @@ class Archiver:
                 written_at=now,
                 next_attempt_at=now,
             )
-            for name in self.source.script
+            for name in self.source.answers
         ]
         self.it.services().ledger.append_states(states)
 
@@ -161,7 +156,7 @@ BAD = {
 def test_recordings_that_are_bad_twice_and_then_good_are_all_archived_however_old_they_are(
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
-    source.script = {name: after([bad] * 2, answer(wav())) for name, bad in BAD.items()}
+    source.answers = {name: after([bad] * 2, answer(wav())) for name, bad in BAD.items()}
     ours = archiver()
     ours.register(age=MONTH)
     for _ in range(2):
@@ -261,7 +256,7 @@ def test_a_bucket_that_takes_nothing_stops_the_run_though_absent_recordings_come
 ) -> None:
     source.always({f"{n:03d}.WAV": NOT_FOUND if n % 4 else answer(wav()) for n in range(8 * BREAK_AFTER)})
     ours = archiver()
-    source.script["000.WAV"] = lambda _: answer(wav())
+    source.answers["000.WAV"] = lambda _: answer(wav())
     ours.register(age=MONTH)
     fetched(ours.it.services(), ours.states["000.WAV"])
 
@@ -282,7 +277,7 @@ def test_a_recording_that_is_refused_while_others_are_given_ends_denied(
     ours.register(age=timedelta(hours=5))
     for number in range(3):
         assert ours.states["refused.WAV"].status is Status.pending
-        source.script[f"x{number}.WAV"] = lambda _: answer(wav())
+        source.answers[f"x{number}.WAV"] = lambda _: answer(wav())
         ours.run(hours=13)
     assert ours.states["refused.WAV"].status is Status.denied
 
@@ -424,7 +419,7 @@ def test_a_whole_transfer_whose_header_lies_is_archived_when_it_comes_twice(
 def test_a_transfer_whose_header_lies_and_whose_bytes_change_is_not_believed(
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
-    source.script["grows.WAV"] = lambda before: answer(wav(1 + before, riff=36 + 160_000, data=160_000))
+    source.answers["grows.WAV"] = lambda before: answer(wav(1 + before, riff=36 + 160_000, data=160_000))
     ours = archiver()
     ours.register(age=timedelta(hours=1))
     for _ in range(4):
@@ -439,7 +434,7 @@ def test_half_a_recording_without_length_is_never_archived_as_whole(
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
     half, whole = STREAMED[: len(STREAMED) // 2], STREAMED
-    source.script["a.WAV"] = after([answer(half, framed=False)] * 2, answer(whole))
+    source.answers["a.WAV"] = after([answer(half, framed=False)] * 2, answer(whole))
     ours = archiver()
     ours.register(age=MONTH)
     for _ in range(2):
@@ -454,8 +449,8 @@ def test_what_never_proves_its_length_is_kept_at_last_with_a_warning_that_a_chec
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
     shorter = answer(STREAMED[:-5000], framed=False)
-    source.script["same.WAV"] = lambda _: answer(STREAMED, framed=False)
-    source.script["cut.WAV"] = after([answer(STREAMED, framed=False), *[shorter] * 2], answer(STREAMED, framed=False))
+    source.answers["same.WAV"] = lambda _: answer(STREAMED, framed=False)
+    source.answers["cut.WAV"] = after([answer(STREAMED, framed=False), *[shorter] * 2], answer(STREAMED, framed=False))
     ours = archiver()
     ours.register(age=MONTH)
     for _ in range(3):
@@ -471,7 +466,7 @@ def test_what_never_proves_its_length_is_kept_at_last_with_a_warning_that_a_chec
 def test_a_shorter_body_than_one_seen_before_is_not_kept_at_last(
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
-    source.script["a.WAV"] = lambda before: answer(STREAMED[: -1000 * before or None], framed=False)
+    source.answers["a.WAV"] = lambda before: answer(STREAMED[: -1000 * before or None], framed=False)
     ours = archiver()
     ours.register(age=MONTH)
     for _ in range(4):

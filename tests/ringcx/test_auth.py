@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,6 +16,7 @@ from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt, Toke
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceUnavailable
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 API = "https://ringcx.example/voice/api"
 THINGS = f"{API}/v1/things"
@@ -249,45 +249,26 @@ def test_many_threads_with_the_same_expired_token_log_in_once(
 def test_a_log_in_finds_a_connection_when_every_other_one_has_just_been_answered_401(
     tmp_path: Path, fake: FakeTime
 ) -> None:
-    valid = {"token-0"}
+    valid, together = {"token-0"}, threading.Barrier(2)
 
-    class Server(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(body=json.dumps({"authToken": next(iter(valid))}).encode())
+        good = request.headers["X-Auth-Token"] in valid
+        if not good:
+            together.wait(5)
+        return Response(200 if good else 401, b"x" * 100_000)
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(200, json.dumps({"authToken": next(iter(valid))}).encode())
-
-        def do_GET(self) -> None:
-            good = self.headers["X-Auth-Token"] in valid
-            if not good:
-                together.wait(5)
-            self.answer(200 if good else 401, b"x" * 100_000)
-
-        def answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    together = threading.Barrier(2)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
     limiter = RateLimiter(tmp_path / "l", clock=fake, sleep=fake.sleep)
-    with SourceClient(
-        limiter=limiter, limits={}, max_connections=2, read_timeout_s=3, attempts=1, clock=fake
-    ) as client:
-        auth = LegacyPassword(client=client, api_url=url, username="a", password="b")
-        get(client, auth, url)
+    with (
+        ScriptedServer(respond, keep_alive=True) as server,
+        SourceClient(limiter=limiter, limits={}, max_connections=2, read_timeout_s=3, attempts=1, clock=fake) as client,
+    ):
+        auth = LegacyPassword(client=client, api_url=server.url, username="a", password="b")
+        get(client, auth, server.url)
         valid = {"token-1"}
         with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(lambda _: get(client, auth, url).status_code, range(2))) == [200, 200]
-    server.shutdown()
-    server.server_close()
+            assert list(pool.map(lambda _: get(client, auth, server.url).status_code, range(2))) == [200, 200]
 
 
 def test_many_threads_share_one_refusal(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:

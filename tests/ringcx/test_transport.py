@@ -27,6 +27,8 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from tests.hostile.certificates import certificate
 from tests.hostile.conftest import wav_of
+from tests.servers.ports import free_port, wait_until_listening
+from tests.servers.raw_http import RawServer
 
 WAV = wav_of(200_000)
 HOSTS = HostList(["127.0.0.1", "localhost", "[::1]", "*.virtualacd.biz"])
@@ -56,11 +58,6 @@ def fetched(client: SourceClient, url: str) -> bytes:
     return sink.getvalue()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextlib.contextmanager
 def running(*command: str, port: int, log: Path) -> Iterator[None]:
     """A server of somebody else, once it listens; skipped where it is not installed."""
@@ -70,11 +67,7 @@ def running(*command: str, port: int, log: Path) -> Iterator[None]:
         environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
+        wait_until_listening(process, port)
         yield
     finally:
         process.terminate()
@@ -90,22 +83,8 @@ def raw() -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def serve(answer: bytes) -> str:
-            listener = socket.create_server(("127.0.0.1", 0))
-            stack.callback(listener.close)
-            stack.callback(listener.shutdown, socket.SHUT_RDWR)
-
-            def run() -> None:
-                while True:
-                    try:
-                        connection, _ = listener.accept()
-                    except OSError:
-                        return
-                    with contextlib.suppress(OSError), connection:
-                        connection.recv(65536)
-                        connection.sendall(answer)
-
-            threading.Thread(target=run, daemon=True).start()
-            return f"http://127.0.0.1:{listener.getsockname()[1]}/?file=a"
+            server = stack.enter_context(RawServer(lambda _, connection: connection.sendall(answer)))
+            return f"{server.url}/?file=a"
 
         yield serve
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -16,60 +15,47 @@ from sandbox.calls import calls_of_day
 from sandbox.config import SandboxConfig
 from sandbox.events import FORMS, EventRoute, EventSender, Form, RunningEvents
 from sandbox.server import RunningSandbox
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 DAY = date(2026, 11, 20)
 
 
-class Customer:
-    """Notes every request, and answers with `status`."""
+class Customer(ScriptedServer):
+    """Notes the fields of every request, and answers with `status`."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        super().__init__(self._note)
+        self.received: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.status = 200
-        noted = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-                """Say nothing."""
+    @property
+    def address(self) -> str:
+        return f"{self.url}/events"
 
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-                query = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-                told = (
-                    json.loads(body) if body.startswith("{") else query | dict(parse_qsl(body, keep_blank_values=True))
-                )
-                noted.seen.append((self.command, {k.lower(): v for k, v in self.headers.items()}, told))
-                self.send_response(noted.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            do_GET = do_POST  # noqa: N815 - the base class's name
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/events"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _note(self, request: Request) -> Response:
+        body = request.body.decode()
+        query = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
+        form = dict(parse_qsl(body, keep_blank_values=True))
+        fields = json.loads(body) if body.startswith("{") else query | form
+        self.received.append((request.method, {k.lower(): v for k, v in request.headers.items()}, fields))
+        return Response(self.status)
 
 
 @pytest.fixture
 def customer() -> Iterator[Customer]:
-    made = Customer()
-    yield made
-    made.close()
+    with Customer() as customer:
+        yield customer
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_tells_the_same_of_each_call(customer: Customer, form: Form) -> None:
     config = SandboxConfig(calls_per_day=(12, 12))
-    route = EventRoute(url=customer.url, form=form, header=("X-Key", "s3cret"))
+    route = EventRoute(url=customer.address, form=form, header=("X-Key", "s3cret"))
     sent = EventSender(config, "http://127.0.0.1:1", route).send_day(DAY)
     calls = {call.uii: call for call in calls_of_day(config.plan(), "15300002", DAY)}
     assert sent.acknowledged == set(calls)
-    assert {method for method, _, _ in customer.seen} == {"GET" if form == "get" else "POST"}
-    for _, headers, told in customer.seen:
+    assert {method for method, _, _ in customer.received} == {"GET" if form == "get" else "POST"}
+    for _, headers, told in customer.received:
         call = calls[told["call_id"]]
         assert headers["x-key"] == "s3cret"
         assert told["call_start"].replace("-", "").replace(" ", "").replace(":", "") == call.uii[:14]
@@ -84,8 +70,8 @@ def test_the_link_of_an_event_leads_to_the_recording(customer: Customer) -> None
     import httpx
 
     with RunningSandbox(SandboxConfig(calls_per_day=(4, 4), talk_seconds=(1, 2))) as source:
-        EventSender(source.config, source.url, EventRoute(url=customer.url)).send_day(DAY)
-        links = [told["recording_url"] for _, _, told in customer.seen if told["recording_url"]]
+        EventSender(source.config, source.url, EventRoute(url=customer.address)).send_day(DAY)
+        links = [told["recording_url"] for _, _, told in customer.received if told["recording_url"]]
         assert links
         for link in links:
             answer = httpx.get(link, headers={"User-Agent": "test/1"}, trust_env=False)
@@ -94,26 +80,26 @@ def test_the_link_of_an_event_leads_to_the_recording(customer: Customer) -> None
 
 def test_shares_are_lost_and_doubled_by_the_seed_and_nothing_else_is(customer: Customer) -> None:
     config = SandboxConfig(calls_per_day=(200, 200))
-    route = EventRoute(url=customer.url, lost=0.1, doubled=0.1, seed=3)
+    route = EventRoute(url=customer.address, lost=0.1, doubled=0.1, seed=3)
     sent = EventSender(config, "http://127.0.0.1:1", route).send_day(DAY)
-    arrived = [told["call_id"] for _, _, told in customer.seen]
+    arrived = [told["call_id"] for _, _, told in customer.received]
     assert 8 < sent.calls["lost"] < 35
     assert 8 < sent.calls["twice"] < 35
     assert len(arrived) == sent.calls["once"] + 2 * sent.calls["twice"] == sum(sent.statuses.values())
     assert not sent.lost & set(arrived)
     again = EventSender(config, "http://127.0.0.1:1", route).send_day(DAY)
     assert again.lost == sent.lost
-    other = EventRoute(url=customer.url, lost=0.1, seed=4)
+    other = EventRoute(url=customer.address, lost=0.1, seed=4)
     assert EventSender(config, "http://127.0.0.1:1", other).send_day(DAY).lost != sent.lost
 
 
 def test_what_is_not_answered_well_is_not_counted_as_acknowledged(customer: Customer) -> None:
     customer.status = 503
     config = SandboxConfig(calls_per_day=(5, 5))
-    sent = EventSender(config, "http://127.0.0.1:1", EventRoute(url=customer.url)).send_day(DAY)
+    sent = EventSender(config, "http://127.0.0.1:1", EventRoute(url=customer.address)).send_day(DAY)
     assert (dict(sent.statuses), sent.acknowledged) == ({503: 5}, set())
     customer.close()
-    refused = EventSender(config, "http://127.0.0.1:1", EventRoute(url=customer.url)).send_day(DAY)
+    refused = EventSender(config, "http://127.0.0.1:1", EventRoute(url=customer.address)).send_day(DAY)
     assert dict(refused.statuses) == {0: 5}
 
 
@@ -127,12 +113,12 @@ def test_events_follow_the_ends_of_calls_while_the_sandbox_runs(customer: Custom
         return begin + 3600 * (datetime.now(UTC) - started)
 
     config = SandboxConfig(calls_per_day=(40, 40), clock=hurried)
-    sender = EventSender(config, "http://127.0.0.1:1", EventRoute(url=customer.url))
+    sender = EventSender(config, "http://127.0.0.1:1", EventRoute(url=customer.address))
     with RunningEvents(sender):
         deadline = datetime.now(UTC) + timedelta(seconds=30)
-        while len(customer.seen) < 5 and datetime.now(UTC) < deadline:
-            threading.Event().wait(0.1)
-    told = [one["call_id"] for _, _, one in customer.seen]
+        while len(customer.received) < 5 and datetime.now(UTC) < deadline:
+            time.sleep(0.1)
+    told = [one["call_id"] for _, _, one in customer.received]
     ended = [call.uii for call in calls]
     first = ended.index(min(told, key=ended.index))
     assert first >= 10

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import wave
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -32,6 +30,7 @@ from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, load
 from tests.listing import listed
 from tests.pipeline.conftest import UP_TO_RECORDINGS, assets_of_date, job_of_date
+from tests.servers.scripted_http import Response, ScriptedServer
 from tests.states import pending
 
 OLD = date(2026, 3, 2)
@@ -128,25 +127,8 @@ def wav(seconds: int, *, left: int, right: int) -> bytes:
 def serving(body: bytes) -> Iterator[str]:
     """A source that has one recording; yields `host:port`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "audio/wav")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with ScriptedServer(Response(body=body, headers={"Content-Type": "audio/wav"})) as server:
+        yield server.host
 
 
 def known_recording(it: Any, day: date, host: str, *, expected_s: float) -> RecordingState:

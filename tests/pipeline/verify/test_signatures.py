@@ -6,8 +6,8 @@ import base64
 import hashlib
 import json
 import re
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from dagster import DagsterInstance
 from pipelines.archive.proof.manifest import canonical_json
 from tests.commands import run
 from tests.pipeline.verify.conftest import DAYS, FIRST, LAST, MIDDLE, Copy, pem, sealed_again
+from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 
 def test_signatures_by_a_key_file_are_made_for_what_is_unsigned_and_proved(
@@ -116,53 +117,31 @@ def test_signatures_by_kms_are_made_by_the_documented_calls_and_proved_without_k
     assert copy.doubts(day=FIRST) == set()
 
 
-class _Serving:
-    def __init__(self, handler: type[BaseHTTPRequestHandler], extra: Any = None) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._extra = extra
+@contextmanager
+def kms(key: Ed25519PrivateKey) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """What AWS KMS does with one key of the kind ECC_NIST_EDWARDS25519, by its documented JSON protocol.
 
-    def __enter__(self) -> Any:
-        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        return url if self._extra is None else (url, self._extra)
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def kms(key: Ed25519PrivateKey) -> _Serving:
-    """What AWS KMS does with one key of the kind ECC_NIST_EDWARDS25519, by its documented JSON protocol."""
+    Yields its address, and the names and the arguments of the calls.
+    """
     calls: list[tuple[str, dict[str, Any]]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(request: Request) -> Response:
+        call = request.headers["X-Amz-Target"].removeprefix("TrentService."), json.loads(request.body)
+        calls.append(call)
+        status, answer = _answer_of_kms(key, *call)
+        return Response(status, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            """Say nothing."""
+    with ScriptedServer(respond, keep_alive=True) as server:
+        yield server.url, calls
 
-        def do_POST(self) -> None:
-            name = self.headers["X-Amz-Target"].removeprefix("TrentService.")
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            calls.append((name, asked))
-            status, answer = self._answer(name, asked)
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def _answer(self, name: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-            if asked["KeyId"] != "alias/archive":
-                return 400, {"__type": "NotFoundException", "message": "Alias is not found."}
-            if name == "GetPublicKey":
-                der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-                return 200, {"KeyId": "arn", "PublicKey": base64.b64encode(der).decode()}
-            message = base64.b64decode(asked["Message"])
-            if len(message) > 4096 or asked.get("MessageType") != "RAW":
-                return 400, {"__type": "ValidationException", "message": "no"}
-            return 200, {"KeyId": "arn", "Signature": base64.b64encode(key.sign(message)).decode()}
-
-    return _Serving(Handler, calls)
+def _answer_of_kms(key: Ed25519PrivateKey, name: str, arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    if arguments["KeyId"] != "alias/archive":
+        return 400, {"__type": "NotFoundException", "message": "Alias is not found."}
+    if name == "GetPublicKey":
+        der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return 200, {"KeyId": "arn", "PublicKey": base64.b64encode(der).decode()}
+    message = base64.b64decode(arguments["Message"])
+    if len(message) > 4096 or arguments.get("MessageType") != "RAW":
+        return 400, {"__type": "ValidationException", "message": "no"}
+    return 200, {"KeyId": "arn", "Signature": base64.b64encode(key.sign(message)).decode()}
