@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 from unittest.mock import Mock
 
 from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing
 
 
-def a_bucket() -> Any:
+def a_bucket() -> Mock:
     """Return a bucket that has nothing but what was put there."""
     objects: dict[str, bytes] = {}
 

@@ -25,6 +25,9 @@ from pipelines.archive.errors import (
     StoreDamaged,
 )
 from pipelines.archive.keys import day_prefix, metadata_text
+from tests.servers.detour import Detour
+from tests.servers.rclone import Rclone
+from tests.servers.s3_proxy import S3Proxy
 from tests.servers.scripted_http import Response, ScriptedServer
 
 if TYPE_CHECKING:
@@ -173,7 +176,7 @@ def test_a_listing_that_does_not_go_on_is_an_error_and_not_a_short_day() -> None
                 list(names)
 
 
-def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(rclone: Any, prefix: str) -> None:
+def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(rclone: Rclone, prefix: str) -> None:
     client = make_s3_client(max_connections=1, endpoint_url=rclone.url)
     bucket = Bucket(client, "archive", prefix)
     assert bucket.capabilities.create_only is False
@@ -193,7 +196,7 @@ def test_what_can_be_derived_again_may_be_replaced(bucket: Bucket) -> None:
         assert bucket.get_bytes(f"{bucket.prefix}a") == body
 
 
-def test_a_store_that_checks_no_sha256_is_sent_an_md5_and_no_other_checksum(proxied: Bucket, proxy: Any) -> None:
+def test_a_store_that_checks_no_sha256_is_sent_an_md5_and_no_other_checksum(proxied: Bucket, proxy: S3Proxy) -> None:
     put(proxied, f"{proxied.prefix}a")
     headers = {
         name.lower(): value
@@ -208,7 +211,7 @@ def test_a_store_that_checks_no_sha256_is_sent_an_md5_and_no_other_checksum(prox
 
 
 def test_at_amazon_a_put_costs_one_request_and_no_md5(
-    amazon_bucket: Bucket, amazon_requests: list[str], detour: Any
+    amazon_bucket: Bucket, amazon_requests: list[str], detour: Detour
 ) -> None:
     put(amazon_bucket, f"{amazon_bucket.prefix}a")
     assert amazon_requests == ["PUT"]
@@ -220,14 +223,14 @@ def test_at_amazon_a_put_costs_one_request_and_no_md5(
     assert amazon_requests == ["PUT", "PUT"]
 
 
-def test_a_put_in_flight_beside_ours_is_waited_for(proxied: Bucket, proxy: Any, naps: list[float]) -> None:
+def test_a_put_in_flight_beside_ours_is_waited_for(proxied: Bucket, proxy: S3Proxy, naps: list[float]) -> None:
     proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")] * 2
     put(proxied, f"{proxied.prefix}a")
     assert naps == [0.2, 0.4]
     assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
 
 
-def test_a_put_in_flight_for_ever_is_given_up(proxied: Bucket, proxy: Any, naps: list[float]) -> None:
+def test_a_put_in_flight_for_ever_is_given_up(proxied: Bucket, proxy: S3Proxy, naps: list[float]) -> None:
     proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")] * 50
     with pytest.raises(StorageUnavailable, match="ConditionalRequestConflict"):
         put(proxied, f"{proxied.prefix}a")
@@ -235,7 +238,7 @@ def test_a_put_in_flight_for_ever_is_given_up(proxied: Bucket, proxy: Any, naps:
 
 
 def test_a_server_that_does_not_know_the_condition_is_asked_without_it(
-    proxied_client: "S3Client", proxy: Any, prefix: str
+    proxied_client: "S3Client", proxy: S3Proxy, prefix: str
 ) -> None:
     proxy.orders["PUT"] = [(501, "NotImplemented")] * 2
     bucket = Bucket(proxied_client, "archive", prefix)
@@ -251,7 +254,7 @@ def test_a_server_that_does_not_know_the_condition_is_asked_without_it(
 
 @pytest.mark.parametrize("refusal", [(400, "InvalidArgument"), (501, "NotImplemented")])
 def test_a_server_that_refuses_checksums_is_sent_an_md5_alone(
-    proxied_client: "S3Client", proxy: Any, prefix: str, refusal: tuple[int, str]
+    proxied_client: "S3Client", proxy: S3Proxy, prefix: str, refusal: tuple[int, str]
 ) -> None:
     proxy.orders["PUT"] = [refusal]
     bucket = Bucket(proxied_client, "archive", prefix)
@@ -271,7 +274,7 @@ def test_bytes_that_changed_after_they_were_received_are_never_stored(bucket: Bu
         assert bucket.head(key) is None
 
 
-def test_a_body_sent_again_is_sent_from_its_beginning(proxied: Bucket, proxy: Any) -> None:
+def test_a_body_sent_again_is_sent_from_its_beginning(proxied: Bucket, proxy: S3Proxy) -> None:
     proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")]
     proxied.put_new(
         f"{proxied.prefix}a",
@@ -282,20 +285,20 @@ def test_a_body_sent_again_is_sent_from_its_beginning(proxied: Bucket, proxy: An
     assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
 
 
-def test_a_short_weakness_of_the_server_is_not_noticed(proxied: Bucket, proxy: Any) -> None:
+def test_a_short_weakness_of_the_server_is_not_noticed(proxied: Bucket, proxy: S3Proxy) -> None:
     proxy.orders["PUT"] = [(503, "SlowDown")]
     put(proxied, f"{proxied.prefix}a")
     assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
 
 
-def test_a_lost_answer_shows_as_something_being_there(proxied: Bucket, proxy: Any) -> None:
+def test_a_lost_answer_shows_as_something_being_there(proxied: Bucket, proxy: S3Proxy) -> None:
     proxy.orders["PUT"] = ["lose"]
     with pytest.raises(KeyExists):
         put(proxied, f"{proxied.prefix}a")
     assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
 
 
-def test_a_read_that_breaks_off_is_never_taken_for_the_end(proxied: Bucket, proxy: Any) -> None:
+def test_a_read_that_breaks_off_is_never_taken_for_the_end(proxied: Bucket, proxy: S3Proxy) -> None:
     put(proxied, f"{proxied.prefix}a")
     for read in (proxied.get_bytes, proxied.hash_object):
         proxy.orders["GET"] = ["cut"]
@@ -317,7 +320,7 @@ def test_a_read_that_breaks_off_is_never_taken_for_the_end(proxied: Bucket, prox
     ],
 )
 def test_a_refusal_says_what_to_do(  # noqa: PLR0917 - fixtures and parameters
-    proxied: Bucket, proxy: Any, status: int, code: str, kind: type[StorageError], says: str
+    proxied: Bucket, proxy: S3Proxy, status: int, code: str, kind: type[StorageError], says: str
 ) -> None:
     proxy.orders["PUT"] = [(status, code)] * 5
     with pytest.raises(kind, match=says) as caught:
@@ -331,7 +334,7 @@ def test_a_missing_bucket_is_never_an_empty_day(rclone_client: "S3Client", moto_
             Bucket(client, "nobody-made-this", "").list_day(DAY)
 
 
-def test_wrong_credentials_are_named_and_not_shown(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_named_and_not_shown(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2hunter2hunter2")
     bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=rclone.url), "archive", "")
     for call, said in (
@@ -344,7 +347,7 @@ def test_wrong_credentials_are_named_and_not_shown(rclone: Any, monkeypatch: pyt
         assert "hunter2" not in str(caught.value)
 
 
-def test_no_credentials_at_all_is_said(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_at_all_is_said(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=rclone.url), "archive", "")
@@ -362,7 +365,7 @@ def test_a_name_no_bucket_can_have_is_refused(rclone_client: "S3Client") -> None
         Bucket(rclone_client, "not a bucket!", "").head("a")
 
 
-def test_the_endpoint_of_the_environment_is_used(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_endpoint_of_the_environment_is_used(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", rclone.url)
     bucket = Bucket(make_s3_client(max_connections=1), "archive", "")
     assert not bucket.is_amazon

@@ -5,7 +5,8 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -18,12 +19,17 @@ from pipelines.archive.capabilities import AMAZON
 from pipelines.archive.client import S3Options, is_amazon, make_s3_client
 from pipelines.archive.errors import StorageRefused, StorageUnavailable, StoreDamaged
 from pipelines.archive.proof.signature import KeyUnusable, make_kms_client
-from pipelines.archive.transfer import store
+from pipelines.archive.transfer import Upload, store
 from pipelines.aws import as_base64, split_s3_url
 from pipelines.ledger.files import LedgerUnavailable, S3Files
 from pipelines.settings import StorageSettings, load
 from pipelines.storage import ledger_files
+from tests.servers.s3_proxy import S3Proxy
 from tests.servers.scripted_http import Response, ScriptedServer
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 VPC = "https://bucket.vpce-1a2b-5e6f.s3.eu-central-1.vpce.amazonaws.com"
 ACCESS_POINT = "arn:aws:s3:eu-central-1:123456789012:accesspoint/recordings"
@@ -125,7 +131,7 @@ def test_either_variable_names_the_region(environment: Callable[..., None], name
     assert make_kms_client("alias/signing").meta.region_name == "eu-central-1"
 
 
-def test_a_profile_names_region_and_addressing(environment: Callable[..., None], tmp_path: Any) -> None:
+def test_a_profile_names_region_and_addressing(environment: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "config").write_text("[profile x]\nregion = eu-west-3\ns3 =\n  addressing_style = virtual\n")
     environment(
         AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="x", AWS_ENDPOINT_URL_S3="https://oss.example.com"
@@ -196,7 +202,7 @@ def test_what_the_settings_add_is_in_every_request_that_knows_it(environment: Ca
 
 
 def test_a_storage_class_is_sent_with_recordings_alone(
-    moto_client: Any, prefix: str, upload_of: Callable[..., Any]
+    moto_client: "S3Client", prefix: str, upload_of: Callable[..., Upload]
 ) -> None:
 
     bucket = Bucket(moto_client, "archive", prefix, storage_class="STANDARD_IA")
@@ -323,7 +329,7 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
     ],
 )
 def test_an_error_names_the_variable_or_comes_back_later(  # noqa: PLR0917 - fixtures and parameters
-    proxied: Bucket, proxy: Any, monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: Any, said: str
+    proxied: Bucket, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: Any, said: str
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     proxy.orders["GET"] = [(status, code)] * 5
@@ -334,7 +340,7 @@ def test_an_error_names_the_variable_or_comes_back_later(  # noqa: PLR0917 - fix
 
 @pytest.mark.parametrize("name", ["ARCHIVE_BUCKET", "LEDGER_URL"])
 def test_a_bucket_of_the_ledger_that_is_not_there_names_the_variable_that_was_set(
-    moto_client: Any, monkeypatch: pytest.MonkeyPatch, name: str
+    moto_client: "S3Client", monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("ARCHIVE_BUCKET", "nobody-made-this")
     if name == "LEDGER_URL":

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -39,6 +39,11 @@ from pipelines.archive.proof.signature import (
     signed_statement,
 )
 from tests.memory_bucket import a_bucket
+from tests.servers.s3_proxy import S3Proxy
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 DAY = date(2020, 7, 30)
 NOON = datetime(2020, 8, 1, 12, tzinfo=UTC)
@@ -204,20 +209,20 @@ def test_sealers_of_the_same_content_at_once_agree_on_one_manifest(bucket: Bucke
     assert sorted(one.unchanged for one in sealed) == [False, True, True, True]
 
 
-def test_a_lost_answer_seals_once(proxied: Bucket, proxy: Any) -> None:
+def test_a_lost_answer_seals_once(proxied: Bucket, proxy: S3Proxy) -> None:
     proxy.orders["PUT"] = ["lose"]
     assert do_seal(proxied, entry("a")).number == 1
     assert do_seal(proxied, entry("a")).unchanged
 
 
-def test_a_number_always_taken_is_given_up(proxied: Bucket, proxy: Any) -> None:
+def test_a_number_always_taken_is_given_up(proxied: Bucket, proxy: S3Proxy) -> None:
     proxy.orders["PUT"] = [(412, "PreconditionFailed")] * 50
     with pytest.raises(StorageUnavailable, match="one run at a time"):
         do_seal(proxied, entry("a"))
     assert latest_manifest(proxied, DAY) is None
 
 
-def test_a_manifest_altered_on_the_way_never_counts(proxied: Bucket, proxy: Any) -> None:
+def test_a_manifest_altered_on_the_way_never_counts(proxied: Bucket, proxy: S3Proxy) -> None:
     proxy.orders["PUT"] = ["alter"]
     with pytest.raises(StoreDamaged):
         do_seal(proxied, entry("a"))
@@ -255,7 +260,7 @@ def test_a_manifest_replaced_by_a_well_formed_one_breaks_the_chain(bucket: Bucke
     assert problem.startswith(f"{first.key} breaks the chain")
 
 
-def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: Any) -> None:
+def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: "S3Client") -> None:
     for name in "abc":
         do_seal(moto_bucket, entry(name))
     moto_client.delete_object(Bucket="archive", Key=manifest_key(moto_bucket.prefix, DAY, 2))
@@ -484,7 +489,7 @@ def test_a_catalog_names_the_verdict_of_its_date_and_parts_of_before_are_read_wi
 
 
 def test_a_catalog_is_written_only_if_its_bytes_are_not_those_that_are_sealed(
-    moto_bucket: Bucket, moto_client: Any
+    moto_bucket: Bucket, moto_client: "S3Client"
 ) -> None:
     moto_client.put_bucket_versioning(Bucket=moto_bucket.name, VersioningConfiguration={"Status": "Enabled"})
     key = f"{moto_bucket.prefix}catalog/date=2020-07-30/recordings.parquet"

@@ -16,6 +16,7 @@ from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import Conflict, KeyExists, StorageError, StorageUnavailable
 from pipelines.archive.keys import copy_key
 from pipelines.archive.transfer import Upload, store
+from tests.servers.s3_proxy import S3Proxy
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -194,7 +195,7 @@ def test_an_error_in_the_body_of_a_completion_is_no_success(
 
 
 def test_a_large_recording_whose_answer_was_lost_is_found_to_be_stored(
-    proxied: Bucket, proxy: Any, upload_of: UploadOf, large: BinaryIO
+    proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf, large: BinaryIO
 ) -> None:
     large.seek(0)
     upload = upload_of(large.read())

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5, sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,8 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import Conflict, NameTaken, StorageRefused, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import apart_key, copy_key, metadata_text
 from pipelines.archive.transfer import Stored, Upload, adopt, store
+from tests.servers.rclone import Rclone
+from tests.servers.s3_proxy import S3Proxy
 
 Build = Callable[..., bytes]
 UploadOf = Callable[..., Upload]
@@ -112,7 +113,7 @@ def test_equal_bytes_without_metadata_are_adopted_and_other_ones_left_alone(
 
 
 def test_a_server_that_forgets_metadata_does_not_make_a_second_copy(
-    rclone_bucket: Bucket, upload_of: UploadOf, rclone: Any
+    rclone_bucket: Bucket, upload_of: UploadOf, rclone: Rclone
 ) -> None:
     upload = upload_of(b"audio")
     store(rclone_bucket, upload, io.BytesIO(b"audio"))
@@ -163,7 +164,7 @@ def test_bytes_are_believed_before_metadata(bucket: Bucket, upload_of: UploadOf)
     assert store(bucket, upload, io.BytesIO(b"audio")).adopted
 
 
-def test_a_put_altered_on_the_way_never_counts(proxied: Bucket, proxy: Any, upload_of: UploadOf) -> None:
+def test_a_put_altered_on_the_way_never_counts(proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf) -> None:
     upload = upload_of(b"audio" * 100)
     proxy.orders["PUT"] = ["alter"]  # moto looks at no checksum and stores it
     with pytest.raises(StoreDamaged, match="different bytes"):
@@ -174,14 +175,14 @@ def test_a_put_altered_on_the_way_never_counts(proxied: Bucket, proxy: Any, uplo
     assert proxied.get_bytes(kept_as) == b"audio" * 100
 
 
-def test_a_lost_answer_ends_in_one_object_and_success(proxied: Bucket, proxy: Any, upload_of: UploadOf) -> None:
+def test_a_lost_answer_ends_in_one_object_and_success(proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf) -> None:
     upload = upload_of(b"audio")
     proxy.orders["PUT"] = ["lose"]
     assert store(proxied, upload, io.BytesIO(b"audio")).sha256 == upload.sha256
     assert proxied.get_bytes(upload.key) == b"audio"
 
 
-def test_an_etag_that_is_no_md5_costs_a_look_at_the_bytes(proxied: Bucket, proxy: Any, upload_of: UploadOf) -> None:
+def test_an_etag_that_is_no_md5_costs_a_look_at_the_bytes(proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf) -> None:
     proxy.answer_headers["ETag"] = '"0123456789abcdef0123456789abcdef"'
     upload = upload_of(b"audio")
     assert not store(proxied, upload, io.BytesIO(b"audio")).adopted
@@ -208,20 +209,20 @@ def test_at_amazon_an_encrypted_object_is_proven_by_its_checksum(
 
 
 def test_an_object_that_comes_and_goes_is_not_waited_for_for_ever(
-    proxied: Bucket, proxy: Any, upload_of: UploadOf
+    proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf
 ) -> None:
     proxy.orders["PUT"] = [(412, "PreconditionFailed")] * 3
     with pytest.raises(StorageUnavailable, match="what deletes"):
         store(proxied, upload_of(b"audio"), io.BytesIO(b"audio"))
 
 
-def test_a_store_without_the_right_to_write_says_which(proxied: Bucket, proxy: Any, upload_of: UploadOf) -> None:
+def test_a_store_without_the_right_to_write_says_which(proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf) -> None:
     proxy.orders["PUT"] = [(403, "AccessDenied")]
     with pytest.raises(StorageRefused, match="s3:PutObject"):
         store(proxied, upload_of(b"audio"), io.BytesIO(b"audio"))
 
 
-def test_nothing_is_ever_deleted(proxied: Bucket, proxy: Any, upload_of: UploadOf) -> None:
+def test_nothing_is_ever_deleted(proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf) -> None:
     store(proxied, upload_of(b"audio"), io.BytesIO(b"audio"))
     with pytest.raises(Conflict):
         store(proxied, upload_of(b"other"), io.BytesIO(b"other"))

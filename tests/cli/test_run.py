@@ -109,14 +109,16 @@ def test_a_mistake_ends_in_one_sentence_and_leaves_no_run(
     assert history(home) == []
 
 
-def test_without_an_env_file_its_folder_is_named(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_without_an_env_file_its_folder_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("ARCHIVE_BUCKET")
     assert run(DAY) == 2
     assert capsys.readouterr().err.endswith(f"; there is no .env in {home}.\n")
 
 
 def test_in_another_working_folder_the_folder_of_the_env_file_is_named(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (home / ".env").write_text("ARCHIVE_BUCKET=archive\n")
     monkeypatch.chdir(tmp_path)
@@ -128,7 +130,7 @@ def test_in_another_working_folder_the_folder_of_the_env_file_is_named(
 
 
 def test_another_working_folder_starts_no_second_history(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(DAY) == 2
@@ -138,7 +140,9 @@ def test_another_working_folder_starts_no_second_history(
     assert history(tmp_path) == ["home"]
 
 
-def test_a_bucket_that_is_not_there_is_named_before_there_is_a_run(home: Path, capsys: Any) -> None:
+def test_a_bucket_that_is_not_there_is_named_before_there_is_a_run(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with mock_aws():
         assert run(DAY, s3=boto3.client("s3")) == 2
     said = capsys.readouterr().err
@@ -148,7 +152,7 @@ def test_a_bucket_that_is_not_there_is_named_before_there_is_a_run(home: Path, c
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_date_with_an_unfinished_run_gets_no_second_one(home: Path, capsys: Any) -> None:
+def test_a_date_with_an_unfinished_run_gets_no_second_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with mock_aws(), DagsterInstance.get() as instance:
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket="archive")
@@ -216,7 +220,9 @@ def test_a_process_that_dies_before_its_run_begins_fails_the_run(home: Path, mon
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_date_whose_run_began_meanwhile_gets_no_second_one(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_date_whose_run_began_meanwhile_gets_no_second_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran = []
 
     @contextmanager
@@ -273,7 +279,9 @@ def test_of_two_that_start_a_date_at_once_one_does_and_the_daemon_counts_it(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ctrl_c_ends_a_run_that_does_not_stop_in_time(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_ctrl_c_ends_a_run_that_does_not_stop_in_time(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(date_run, "_STOP_SECONDS", 0.2)
     monkeypatch.setattr(sys, "executable", str(ignores_ctrl_c(home)))
     with mock_aws():
@@ -298,7 +306,13 @@ def test_ctrl_c_ends_a_run_that_does_not_stop_in_time(home: Path, monkeypatch: p
     ],
 )
 def test_a_run_that_cannot_be_started_does_not_keep_its_date(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, *, fault: str, reason: str, statuses: list[Any]
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    fault: str,
+    reason: str,
+    statuses: list[Any],
 ) -> None:
     if fault == "log":
         (home / f"data/run-{DAY}.log").mkdir(parents=True)
@@ -317,7 +331,7 @@ def test_a_run_that_cannot_be_started_does_not_keep_its_date(
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("where", ["_require_first", "serialize_value", "subprocess.Popen"])
 def test_ctrl_c_while_a_run_starts_cancels_it(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, where: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
     def ctrl_c(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt
@@ -378,7 +392,12 @@ def _a_variable_that_is_not_set(home: Path) -> None:
     ],
 )
 def test_a_history_that_cannot_be_used_ends_in_one_sentence(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, *, spoil: Callable[[Path], None], sentence: str
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    spoil: Callable[[Path], None],
+    sentence: str,
 ) -> None:
     monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
     spoil(home)
@@ -393,7 +412,7 @@ def test_a_history_that_cannot_be_used_ends_in_one_sentence(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_history_that_cannot_be_written_any_more_ends_in_one_sentence(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object, **__: object) -> Any:
         raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))

@@ -25,6 +25,7 @@ from openapi_spec_validator import validate as validate_document
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
 from tests.pipeline.conftest import (  # noqa: F401 - fixtures
+    World,
     _clean_environment,
     memory,
     recent,
@@ -108,10 +109,10 @@ def openapi() -> OpenAPI:
 
 
 @pytest.fixture
-def recorded(world: Callable[..., Any]) -> Callable[..., tuple[Any, list[Exchange]]]:  # noqa: F811
+def recorded(world: Callable[..., World]) -> Callable[..., tuple[World, list[Exchange]]]:  # noqa: F811
     """A world whose sandbox is written down."""
 
-    def make(**arguments: Any) -> tuple[Any, list[Exchange]]:
+    def make(**arguments: Any) -> tuple[World, list[Exchange]]:
         variables = {"RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none", **arguments}
         it = world(sandbox={"limits": FREE, "calls_per_day": (4, 5)}, **variables)
         seen: list[Exchange] = []
@@ -138,7 +139,7 @@ def test_the_document_is_openapi() -> None:
 
 
 def test_a_run_of_both_sources_sends_and_gets_what_the_document_says(
-    recorded: Callable[..., Any],
+    recorded: Callable[..., tuple[World, list[Exchange]]],
     openapi: OpenAPI,
     recent: list[date],  # noqa: F811
 ) -> None:
@@ -162,7 +163,7 @@ def test_a_run_of_both_sources_sends_and_gets_what_the_document_says(
 
 
 def test_refusals_and_the_other_ways_to_ask_are_in_the_document_too(
-    recorded: Callable[..., Any],
+    recorded: Callable[..., tuple[World, list[Exchange]]],
     openapi: OpenAPI,
     recent: list[date],  # noqa: F811
 ) -> None:
@@ -181,7 +182,7 @@ def test_refusals_and_the_other_ways_to_ask_are_in_the_document_too(
 
 
 def test_a_legacy_log_in_is_in_the_document_too(
-    recorded: Callable[..., Any],
+    recorded: Callable[..., tuple[World, list[Exchange]]],
     openapi: OpenAPI,
     recent: list[date],  # noqa: F811
 ) -> None:

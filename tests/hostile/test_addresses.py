@@ -18,8 +18,8 @@ from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from tests.hostile.certificates import certificate
+from tests.servers.raw_http import Answer, RawServer
 
-Answer = Callable[[Any, socket.socket], None]
 NAME = "c02-recordings.virtualacd.biz"
 
 
@@ -139,7 +139,7 @@ def test_a_name_without_an_address_leaves_the_source_unavailable(media: Media, c
     "url", ["http://127.0.0.1:{}/?file=a", "http://localhost:{}/?file=a", "http://localhost.:{}/?file=a"]
 )
 def test_an_address_or_localhost_on_the_list_is_taken_as_meant(
-    media: Media, serve: Callable[[Answer], Any], speak: Callable[..., bytes], wav: Callable[..., bytes], url: str
+    media: Media, serve: Callable[[Answer], RawServer], speak: Callable[..., bytes], wav: Callable[..., bytes], url: str
 ) -> None:
     body = wav(100)
     server = serve(lambda _, connection: connection.sendall(speak(body)))
@@ -155,7 +155,7 @@ def test_localhost_leads_to_this_machine_or_nowhere(media: Media, connected: lis
 
 
 def test_a_redirect_to_a_listed_name_that_leads_inside_is_refused(
-    media: Media, serve: Callable[[Answer], Any], speak: Callable[..., bytes]
+    media: Media, serve: Callable[[Answer], RawServer], speak: Callable[..., bytes]
 ) -> None:
     canary = serve(lambda _, connection: connection.sendall(speak(b"inside")))
     target = f"https://{NAME}:{canary.port}/?file=a"
@@ -211,7 +211,10 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 
 def test_the_certificate_is_checked_against_the_name_though_the_address_is_connected_to(
-    media: Media, tls: Callable[..., Any], speak: Callable[..., bytes], wav: Callable[..., bytes]
+    media: Media,
+    tls: Callable[..., tuple[int, list[str | None]]],
+    speak: Callable[..., bytes],
+    wav: Callable[..., bytes],
 ) -> None:
     port, asked = tls("localhost", speak(wav(100)))
     fetched = media(hosts=(f"localhost:{port}",)).fetch(f"https://localhost:{port}/?file=a", "1", io.BytesIO())
@@ -220,7 +223,10 @@ def test_the_certificate_is_checked_against_the_name_though_the_address_is_conne
 
 
 def test_a_certificate_for_another_name_is_refused(
-    media: Media, tls: Callable[..., Any], speak: Callable[..., bytes], wav: Callable[..., bytes]
+    media: Media,
+    tls: Callable[..., tuple[int, list[str | None]]],
+    speak: Callable[..., bytes],
+    wav: Callable[..., bytes],
 ) -> None:
     port, asked = tls("elsewhere.example", speak(wav(100)))
     listed = media(hosts=(f"localhost:{port}",))

@@ -26,8 +26,8 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import requests
 from pipelines.ringcx.reports.requests import Period, ReportSource
+from tests.servers.raw_http import Answer
 
-Answer = Callable[[Any, socket.socket], None]
 Serve = Callable[[Answer], Any]
 PERIOD = Period(datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC))
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nConnection: close\r\n"

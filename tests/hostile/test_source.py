@@ -37,6 +37,7 @@ from pipelines.ringcx.reports.requests import Period
 from pipelines.steps.pull.reports import pull_each, pull_report
 from tests.memory_s3 import MemoryS3
 from tests.pipeline.nursery import assets_alone
+from tests.servers.raw_http import Answer, RawServer
 from tests.services import Services
 
 DAY = date(2026, 3, 2)  # long over: a bad recording is given up as soon as it was asked for often enough
@@ -44,7 +45,6 @@ INSIDE = "c99-recordings.inside.example"
 LINK_SECRET = "k3y-in-the-link"
 CALLER = "+15550100999"
 
-Answer = Callable[[Any, socket.socket], None]
 Speak = Callable[..., bytes]
 
 
@@ -274,7 +274,7 @@ class HostileSource:
 @pytest.mark.slow
 def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # noqa: PLR0917 - fixtures
     archiver: Callable[..., Archiver],
-    serve: Callable[[Answer], Any],
+    serve: Callable[[Answer], RawServer],
     speak: Speak,
     wav: Callable[..., bytes],
     monkeypatch: pytest.MonkeyPatch,
@@ -348,7 +348,7 @@ def metadata_of(result: ExecuteInProcessResult) -> str:
 
 @pytest.mark.slow
 def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
-    archiver: Callable[..., Archiver], serve: Callable[[Answer], Any], speak: Speak, wav: Callable[..., bytes]
+    archiver: Callable[..., Archiver], serve: Callable[[Answer], RawServer], speak: Speak, wav: Callable[..., bytes]
 ) -> None:
     good = speak(wav(100, 2))
     answering = HostileSource(speak, {}, [])
@@ -382,7 +382,7 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
 )
 def test_a_hostile_report_fails_its_step_with_a_sentence_and_leaves_nothing(  # noqa: PLR0917 - fixtures
     archiver: Callable[..., Archiver],
-    serve: Callable[[Answer], Any],
+    serve: Callable[[Answer], RawServer],
     speak: Speak,
     body: bytes,
     headers: list[str],

@@ -15,10 +15,13 @@ import urllib3
 from botocore.awsrequest import AWSResponse
 
 from pipelines.ledger.files import Files, LedgerUnavailable, LocalFiles, S3Files
+from tests.ledger.conftest import Place
+from tests.servers.atomic_moto import AtomicMoto
+from tests.servers.rclone import Rclone
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 
-def test_what_was_created_is_listed_and_read_back(place: Any) -> None:
+def test_what_was_created_is_listed_and_read_back(place: Place) -> None:
     files: Files = place.files
     for name in ("b/date=2/y.parquet", "a/date=1/x.parquet", "a/date=1/w.parquet", "ab/z.parquet"):
         files.create(name, name.encode())
@@ -41,7 +44,7 @@ def test_a_place_has_an_address(tmp_path: Path) -> None:
     assert S3Files(None, "bucket", "").uri == "s3://bucket/"
 
 
-def test_an_empty_place_lists_nothing(place: Any) -> None:
+def test_an_empty_place_lists_nothing(place: Place) -> None:
     assert place.files.list("recording_states/") == []
     assert place.files.folders("recording_states/") == []
     with pytest.raises(FileNotFoundError):
@@ -56,14 +59,14 @@ def test_a_folder_in_which_a_killed_writer_left_nothing_is_not_listed(tmp_path: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * 1024 * 1024])
-def test_bytes_come_back_as_they_were(place: Any, size: int) -> None:
+def test_bytes_come_back_as_they_were(place: Place, size: int) -> None:
     data = os.urandom(size)
     place.files.create("a/x", data)
     assert hashlib.sha256(place.files.read("a/x")).digest() == hashlib.sha256(data).digest()
 
 
 @pytest.mark.slow
-def test_more_than_a_page_of_names_is_listed_whole(moto: Any, tmp_path: Path) -> None:
+def test_more_than_a_page_of_names_is_listed_whole(moto: AtomicMoto, tmp_path: Path) -> None:
     prefix = f"pages-{tmp_path.name}"
     client = moto.client(max_pool_connections=4)
     with ThreadPoolExecutor(4) as pool:
@@ -79,7 +82,7 @@ def test_more_than_a_page_of_names_is_listed_whole(moto: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a\\..\\x", "a\0", ""])
-def test_a_name_that_leads_out_of_the_root_is_refused(place: Any, name: str) -> None:
+def test_a_name_that_leads_out_of_the_root_is_refused(place: Place, name: str) -> None:
     with pytest.raises(ValueError, match="relative path"):
         place.files.create(name, b"x")
     with pytest.raises(ValueError, match="relative path"):
@@ -109,7 +112,9 @@ def test_what_a_killed_writer_left_behind_is_not_listed(tmp_path: Path) -> None:
     [{}, {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}],
     ids=["boto3 defaults", "checksums when required"],
 )
-def test_both_ways_of_building_the_client_work(rclone: Any, moto: Any, tmp_path: Path, config: dict[str, str]) -> None:
+def test_both_ways_of_building_the_client_work(
+    rclone: Rclone, moto: AtomicMoto, tmp_path: Path, config: dict[str, str]
+) -> None:
     for server in (rclone, moto):
         files = S3Files(server.client(**config), "ledger-test", f"ways-{tmp_path.name}")
         files.create("a/x", b"bytes")
@@ -123,7 +128,7 @@ def test_a_server_that_is_not_there_is_named_with_a_remedy() -> None:
             work()
 
 
-def test_a_bucket_that_is_not_there_is_not_an_empty_ledger(moto: Any) -> None:
+def test_a_bucket_that_is_not_there_is_not_an_empty_ledger(moto: AtomicMoto) -> None:
     files = S3Files(moto.client(), "no-such-bucket", "")
     with pytest.raises(LedgerUnavailable, match=r"NoSuchBucket.*check LEDGER_URL"):
         files.list("a/")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import Files, LedgerDamaged, LocalFiles
+from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from tests.merging import RECORD, merged_part
@@ -49,7 +49,9 @@ def lines_of(ledger: Ledger) -> set[str]:
     return found | set(pulls) | {f"file {name} {read_to}" for name, read_to in ledger.event_reads(DAY).items()}
 
 
-def append_one(ledger: Ledger, kind: str, run: str, a_state: Build, a_pull: Any, *, now: datetime) -> str:
+def append_one(
+    ledger: Ledger, kind: str, run: str, a_state: Build, a_pull: Callable[..., PullRecord], *, now: datetime
+) -> str:
     """One part; returns the line that it has."""
     if kind == "state":
         ledger.append_states([a_state(recording_id=run, run_id=run, written_at=now)])
@@ -80,7 +82,7 @@ def replaced_by(files: Files, name: str) -> set[str]:
 
 
 @pytest.fixture
-def old(tmp_path: Path, a_state: Build, a_pull: Any) -> tuple[LocalFiles, Ledger, set[str]]:
+def old(tmp_path: Path, a_state: Build, a_pull: Callable[..., PullRecord]) -> tuple[LocalFiles, Ledger, set[str]]:
     """Four parts in each folder, and the lines in them."""
     files, clock = LocalFiles(tmp_path), Clock()
     ledger = Ledger(files, clock=clock)
@@ -93,7 +95,7 @@ def old(tmp_path: Path, a_state: Build, a_pull: Any) -> tuple[LocalFiles, Ledger
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_line_is_lost_whatever_was_merged_twice_merged_again_and_removed(
-    tmp_path_factory: pytest.TempPathFactory, a_state: Build, a_pull: Any, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, a_state: Build, a_pull: Callable[..., PullRecord], data: st.DataObject
 ) -> None:
     root, clock = tmp_path_factory.mktemp("ledger"), Clock()
     files, ledger = LocalFiles(root), Ledger(LocalFiles(root), clock=clock)

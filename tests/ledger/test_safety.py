@@ -12,6 +12,8 @@ import pytest
 
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from tests.ledger.conftest import Place
+from tests.servers.rclone import Rclone
 
 DAY = date(2026, 11, 18)
 REPORT = "agent_segment_metadata"
@@ -61,7 +63,7 @@ def whole_parts(ledger: Ledger) -> int:
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 def test_a_writer_killed_in_mid_write_leaves_a_readable_ledger(
-    place: Any, a_state: Callable[..., RecordingState]
+    place: Place, a_state: Callable[..., RecordingState]
 ) -> None:
     ledger, root = place.ledger(), Path(place.description["root"])
     ledger.append_states([a_state()])
@@ -89,7 +91,8 @@ def test_a_writer_killed_in_mid_write_leaves_a_readable_ledger(
 
 
 @pytest.mark.parametrize("place", ["rclone"], indirect=True)
-def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(place: Any) -> None:
+def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(place: Place) -> None:
+    assert isinstance(place.server, Rclone)
     folder = place.server.folder / place.description["bucket"] / place.description["prefix"]
     ledger = place.ledger()
 
@@ -109,7 +112,7 @@ def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(place: Any) -
     assert lost, "never killed while it uploaded: the test proved nothing"
 
 
-def test_processes_that_append_at_once_lose_nothing(place: Any) -> None:
+def test_processes_that_append_at_once_lose_nothing(place: Place) -> None:
     children = [place.run(WRITER, f"writer-{n}", "6") for n in range(3)]
     for child in children:
         assert child.wait(60) == 0
@@ -124,7 +127,7 @@ def test_processes_that_append_at_once_lose_nothing(place: Any) -> None:
     assert {state.status for state in states.values()} == {Status.pending}
 
 
-def test_threads_that_share_a_ledger_lose_nothing(place: Any, a_state: Callable[..., RecordingState]) -> None:
+def test_threads_that_share_a_ledger_lose_nothing(place: Place, a_state: Callable[..., RecordingState]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     ledger = place.ledger(clock=lambda: datetime(2026, 11, 18, tzinfo=UTC))

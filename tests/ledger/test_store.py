@@ -20,6 +20,7 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PULL_SCHEMA, ROW_COLUMNS, SCHEMAS, STATE_SCHEMA, Acceptance, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, final
 from pipelines.ledger.store import Ledger
+from tests.ledger.conftest import Place
 
 DAY = date(2026, 11, 18)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -67,7 +68,9 @@ def acceptance(name: str = "1/a.WAV", **changed: Any) -> Acceptance:
 # Everything, in each of the three places
 
 
-def test_rows_states_and_pulls_come_back_from_every_place(place: Any, rows: Rows, a_state: Build, a_pull: Any) -> None:
+def test_rows_states_and_pulls_come_back_from_every_place(
+    place: Place, rows: Rows, a_state: Build, a_pull: Callable[..., PullRecord]
+) -> None:
     ledger = place.ledger()
     append(ledger, rows({"ani": ["+4930123", None]}, a="1", b="2"))
     ledger.append_pull(a_pull())
@@ -82,7 +85,7 @@ def test_rows_states_and_pulls_come_back_from_every_place(place: Any, rows: Rows
     assert list(ledger.state_days()) == [DAY]
 
 
-def test_an_empty_ledger_answers_with_nothing(place: Any) -> None:
+def test_an_empty_ledger_answers_with_nothing(place: Place) -> None:
     ledger = place.ledger()
     assert ledger.latest_rows(REPORT, DAY).to_pydict() == {name: [] for name in ROW_COLUMNS}
     assert ledger.latest_rows(REPORT, DAY, columns=["ani", "row_key"]).to_pydict() == {"ani": [], "row_key": []}
@@ -93,7 +96,7 @@ def test_an_empty_ledger_answers_with_nothing(place: Any) -> None:
     assert ledger.acceptances([DAY]) == {}
 
 
-def test_of_the_decisions_on_a_loss_the_latest_counts_whichever_part_it_is_in(place: Any) -> None:
+def test_of_the_decisions_on_a_loss_the_latest_counts_whichever_part_it_is_in(place: Place) -> None:
     ledger = place.ledger()
     tomorrow = DAY + timedelta(days=1)
     revoked = acceptance(accepted=False, at=NOON + timedelta(hours=2))
@@ -188,7 +191,7 @@ def test_text_of_any_script_and_with_line_breaks_comes_back(ledger: Ledger, rows
 
 
 @pytest.mark.parametrize("values", [pa.array([15300002]), pa.array([1.5]), pa.array([NOON]), pa.array([True])])
-def test_a_column_that_is_not_text_is_refused(ledger: Ledger, rows: Rows, values: Any) -> None:
+def test_a_column_that_is_not_text_is_refused(ledger: Ledger, rows: Rows, values: "pa.Array[Any]") -> None:
     with pytest.raises(pa.ArrowTypeError, match="agent_id"):
         append(ledger, rows(a="1").append_column("agent_id", values))
 
@@ -364,7 +367,13 @@ def test_nothing_written_is_ever_changed(tmp_path: Path, ledger: Ledger, a_state
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not parquet", "gone"])
 @pytest.mark.parametrize("kind", ["rows", "states", "pulls", "events", "accepted"])
 def test_a_damaged_part_is_named_and_never_skipped(  # noqa: PLR0917 - fixtures come by name
-    tmp_path: Path, ledger: Ledger, a_state: Build, a_pull: Any, rows: Rows, damage: str, kind: str
+    tmp_path: Path,
+    ledger: Ledger,
+    a_state: Build,
+    a_pull: Callable[..., PullRecord],
+    rows: Rows,
+    damage: str,
+    kind: str,
 ) -> None:
     append(ledger, rows(a="secret-of-a-caller"))
     ledger.append_states([a_state()])

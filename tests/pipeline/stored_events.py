@@ -12,15 +12,16 @@ from sandbox.calls import Call, calls_of_day
 from sandbox.events import event_of
 from sandbox.faults import Faults
 from sandbox.links import LinkMaker
+from tests.pipeline.conftest import World
 
 
-def calls(it: Any, day: date) -> list[Call]:
+def calls(it: World, day: date) -> list[Call]:
     return [
         call for account in it.sandbox.config.accounts for call in calls_of_day(it.sandbox.config.plan(), account, day)
     ]
 
 
-def told(it: Any, of: Iterable[Call]) -> list[dict[str, Any]]:
+def told(it: World, of: Iterable[Call]) -> list[dict[str, Any]]:
     links = LinkMaker(it.sandbox.url, "localhost")
     return [{name: value for name, value in event_of(call, links, Faults()).items() if value} for call in of]
 

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,6 +35,7 @@ from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
 from pipelines.steps.check.result import Level
 from sandbox.faults import Faults, Where
+from tests.pipeline.conftest import World
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 START = datetime.now(UTC) - timedelta(days=5)  # runs are of today
@@ -392,7 +393,7 @@ def test_many_dates_of_one_problem_are_one_short_message_and_are_kept() -> None:
 
 
 def test_the_products_own_failures_and_checks_reach_people_without_personal_data(
-    world: Callable[..., Any], recent: list[Any], hook: Hook, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(
         faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)),

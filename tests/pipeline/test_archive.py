@@ -9,7 +9,6 @@ import wave
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,26 +18,13 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, Status
 from sandbox.calls import calls_between
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import UP_TO_RECORDINGS
+from tests.pipeline.conftest import UP_TO_RECORDINGS, World
 
 OLD = date(2026, 3, 2)
 
 
-def held_exactly(world: Any, days: list[date]) -> None:
-    """Every recording of `days` is in S3 once, with the source's own bytes, and nothing else is."""
-    truth = world.truth(*days)
-    objects = world.objects()
-    assert Counter(objects.values()) == Counter(one["sha256"] for one in truth)
-    states = world.states(*days)
-    for one in truth:
-        state = states[one["recording_id"]]
-        assert state.status is Status.archived
-        assert (state.sha256, state.size) == (one["sha256"], one["size"])
-        assert objects[state.key] == one["sha256"]
-
-
 def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     day = recent[0]
@@ -54,7 +40,9 @@ def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
     assert len(objects) == len(truth)
 
 
-def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(
+    world: Callable[..., World], recent: list[date]
+) -> None:
     it = world()
     assert it.run(recent[0]).success
     before = it.objects("")
@@ -81,7 +69,7 @@ def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(world: Callable
 
 
 def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     assert it.run(recent[0], select=UP_TO_RECORDINGS).success
@@ -100,7 +88,7 @@ def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
 
 @pytest.mark.slow
 def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     days = recent[:2]
     shares = {
@@ -176,7 +164,7 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
 
 
 def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays_pending(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     final = {
         "not_found": Status.missing,
@@ -222,7 +210,7 @@ def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays
     assert not stored & bad
 
 
-def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable[..., Any]) -> None:
+def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable[..., World]) -> None:
     names = ("not_found", "still_encoding", "empty_body", "html_200", "json_200", "cut_off", "header_only")
     it = world(faults=Faults(**{name: Where(share=0.4, first=2) for name in names}))
     it.run_until_final(OLD)
@@ -230,7 +218,9 @@ def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable
     assert {state.status for state in it.states(OLD).values()} == {Status.archived}
 
 
-def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_recording(world: Callable[..., Any]) -> None:
+def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_recording(
+    world: Callable[..., World],
+) -> None:
     it = world(faults=Faults(html_200=Where(share=1.0)), sandbox={"calls_per_day": (60, 60)})
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
     result = it.run(month_ago, select=UP_TO_RECORDINGS)
@@ -242,7 +232,7 @@ def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_record
     assert {state.status for state in it.states(month_ago).values()} == {Status.archived}
 
 
-def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(world: Callable[..., Any]) -> None:
+def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(world: Callable[..., World]) -> None:
     it = world(faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (2, 2)})
     it.run(OLD, select=UP_TO_RECORDINGS)
     states = it.states(OLD)
@@ -251,7 +241,7 @@ def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(world:
 
 
 def test_wrong_media_credentials_fail_the_run_with_the_variable_and_deny_nothing(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(unauthorized=Where(share=1.0)))
     result = it.run(recent[0], select=UP_TO_RECORDINGS)
@@ -260,7 +250,7 @@ def test_wrong_media_credentials_fail_the_run_with_the_variable_and_deny_nothing
     assert {state.status for state in it.states(recent[0]).values()} == {Status.pending}
 
 
-def test_a_link_that_arrives_on_a_later_pull_is_taken(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_link_that_arrives_on_a_later_pull_is_taken(world: Callable[..., World], recent: list[date]) -> None:
     it = world(faults=Faults(late_links=Where(share=1.0, first=1)))
     day = recent[0]
     first = it.run(day, select=UP_TO_RECORDINGS)
@@ -273,7 +263,7 @@ def test_a_link_that_arrives_on_a_later_pull_is_taken(world: Callable[..., Any],
     assert {state.status for state in it.states(day).values()} == {Status.archived}
 
 
-def test_rows_that_arrive_late_are_new_on_a_later_pull(world: Callable[..., Any], recent: list[date]) -> None:
+def test_rows_that_arrive_late_are_new_on_a_later_pull(world: Callable[..., World], recent: list[date]) -> None:
     it = world(faults=Faults(late_rows=Where(share=0.5, first=1)))
     day = recent[0]
     it.run(day, select=UP_TO_RECORDINGS)
@@ -287,7 +277,7 @@ def test_rows_that_arrive_late_are_new_on_a_later_pull(world: Callable[..., Any]
 
 
 def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
-    world: Callable[..., Any],
+    world: Callable[..., World],
 ) -> None:
     zone = ZoneInfo("US/Arizona")
     it = world(ARCHIVE_TIMEZONE=zone.key)
@@ -309,7 +299,7 @@ def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
 
 
 def test_a_date_that_waited_for_a_call_past_midnight_is_sealed_complete_by_the_run_that_archives_it(
-    world: Callable[..., Any],
+    world: Callable[..., World],
 ) -> None:
     zone = ZoneInfo("US/Arizona")
     it = world(ARCHIVE_TIMEZONE=zone.key, ARCHIVE_RETRY_MINUTES="0")
@@ -332,7 +322,7 @@ def test_a_date_that_waited_for_a_call_past_midnight_is_sealed_complete_by_the_r
     assert verdict() == "complete"
 
 
-def _before_a_leg_at_midnight(it: Any, zone: ZoneInfo) -> date:
+def _before_a_leg_at_midnight(it: World, zone: ZoneInfo) -> date:
     """The newest local date, over for days, whose last call has a recorded leg that begins as the next day does."""
     config = it.sandbox.config
     day = datetime.now(UTC).date() - timedelta(days=4)
@@ -345,7 +335,7 @@ def _before_a_leg_at_midnight(it: Any, zone: ZoneInfo) -> date:
 
 
 @pytest.mark.parametrize("day", [date(2026, 3, 29), date(2025, 10, 26)])
-def test_days_of_23_and_25_hours_are_whole(world: Callable[..., Any], day: date) -> None:
+def test_days_of_23_and_25_hours_are_whole(world: Callable[..., World], day: date) -> None:
     zone = "Europe/Berlin"
     it = world(ARCHIVE_TIMEZONE=zone, sandbox={"timezone": zone, "crossing_zones": (zone,)})
     before = day - timedelta(days=1)
@@ -370,7 +360,7 @@ def test_days_of_23_and_25_hours_are_whole(world: Callable[..., Any], day: date)
 )
 @pytest.mark.parametrize("report", ["agent_segment_metadata", "global_call_type_detail"])
 def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
-    world: Callable[..., Any], recent: list[date], fault: str, report: str
+    world: Callable[..., World], recent: list[date], fault: str, report: str
 ) -> None:
     form = {"report_csv": Where(share=1.0)} if fault in ("report_no_url_column", "report_wrong_width") else {}
     it = world(faults=Faults(**{fault: Where(paths=(f"{report}*",))}, **form))
@@ -387,7 +377,7 @@ def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
     assert ledger.days("report_rows", other) == [recent[0]]
 
 
-def test_a_quiet_day_succeeds_and_leaves_a_trace(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_quiet_day_succeeds_and_leaves_a_trace(world: Callable[..., World], recent: list[date]) -> None:
     it = world(sandbox={"calls_per_day": (0, 0), "crossing_zones": ()})
     result = it.run(recent[0])
     assert result.success
@@ -400,7 +390,7 @@ def test_a_quiet_day_succeeds_and_leaves_a_trace(world: Callable[..., Any], rece
 
 
 def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_others(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002,99999,15300003")
     result = it.run(recent[0])
@@ -413,7 +403,7 @@ def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_oth
 
 
 def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(RINGCX_MEDIA_HOSTS="recordings.example.com")
     assert it.run(recent[0], select=UP_TO_RECORDINGS).success
@@ -427,7 +417,7 @@ def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
     assert {one.status for one in it.states(recent[0]).values()} == {Status.archived}
 
 
-def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., Any], noon: str) -> None:
+def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., World], noon: str) -> None:
     it = world(ARCHIVE_TIMEZONE=noon)
     result = it.run(datetime.now(UTC).date())
     assert result.success
@@ -435,7 +425,7 @@ def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., Any], noon
 
 
 def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(LEDGER_URL="ledger-one")
     day = recent[0]
@@ -458,7 +448,7 @@ def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
 
 
 def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(LEDGER_URL="ledger-one")
     assert it.run(recent[0]).success
@@ -473,7 +463,7 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
 
 
 def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_denied(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
     day = recent[0]
@@ -491,7 +481,7 @@ def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_d
 
 
 def test_the_first_row_of_each_asset_of_a_date_is_one_sentence_that_says_how_far_it_goes(
-    world: Callable[..., Any], noon: str
+    world: Callable[..., World], noon: str
 ) -> None:
     today = datetime.now(UTC).date()
     it = world(ARCHIVE_TIMEZONE=noon, sandbox={"timezone": noon, "calls_per_day": (14, 14)})

@@ -19,11 +19,12 @@ from pipelines.steps.calls.search import CallSearch, Query, not_indexed
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA
 from sandbox.faults import Faults, Where
 from tests.commands import run as run_command
+from tests.pipeline.conftest import World
 
 DOCS = Path(__file__).parents[2] / "docs" / "storage.md"
 
 
-def search_of(it: Any) -> CallSearch:
+def search_of(it: World) -> CallSearch:
     services = it.services()
     return CallSearch(services.bucket, services.settings)
 
@@ -34,7 +35,7 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecorded_call_has_one_with_the_reason(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(sandbox={"calls_per_day": (8, 9)})
     for day in recent:
@@ -68,7 +69,7 @@ def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecor
         assert not {row["uii"] for row in without} & {one["uii"] for one in it.truth(*recent)}
 
 
-def test_what_stays_the_same_is_not_written_again(world: Callable[..., Any], recent: list[date]) -> None:
+def test_what_stays_the_same_is_not_written_again(world: Callable[..., World], recent: list[date]) -> None:
     it = world()
     first = it.metadata(it.run(recent[0]), "calls")
     assert first["is_new"] is True
@@ -78,7 +79,7 @@ def test_what_stays_the_same_is_not_written_again(world: Callable[..., Any], rec
 
 
 def test_a_recording_that_is_not_held_is_found_with_its_state_and_why(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)))
     assert it.run(recent[0]).success
@@ -87,7 +88,7 @@ def test_a_recording_that_is_not_held_is_found_with_its_state_and_why(
     assert {(row["state"], row["reason"], row["key"]) for row in found} == {("pending", "not_found", None)}
 
 
-def test_a_call_is_found_by_each_thing_that_is_known_of_it(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_call_is_found_by_each_thing_that_is_known_of_it(world: Callable[..., World], recent: list[date]) -> None:
     it = world(sandbox={"calls_per_day": (8, 9)})
     first, last = recent[0], recent[-1]
     for day in recent:
@@ -119,7 +120,7 @@ def test_a_call_is_found_by_each_thing_that_is_known_of_it(world: Callable[..., 
     assert not rows(search.find(Query(first=first, last=last, agent="nobody of that name")))
 
 
-def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(world: Callable[..., World], recent: list[date]) -> None:
     it = world(sandbox={"crossing_zones": ("UTC",)})
     assert it.run(recent[1]).success
     assert it.run(recent[0]).success
@@ -137,7 +138,7 @@ def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(world: Callable[.
 
 
 def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     assert it.run(recent[1]).success
@@ -149,7 +150,7 @@ def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
 
 
 def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
-    world: Callable[..., Any], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world(faults=Faults(not_found=Where(share=0.3)))
     assert it.run(recent[0]).success
@@ -176,7 +177,7 @@ def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
 
 
 def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_damaged(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
     it = world()

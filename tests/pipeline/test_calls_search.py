@@ -35,7 +35,7 @@ from tests.memory_bucket import a_bucket
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
 
 
-def store(bucket: Any, day: date, numbers: Sequence[str], region: str) -> None:
+def store(bucket: Mock, day: date, numbers: Sequence[str], region: str) -> None:
     rows = [
         {"account_id": "1", "uii": f"{day}-{place}", "ani": number, "ani_e164": to_e164(number, region)}
         for place, number in enumerate(numbers)
@@ -43,17 +43,17 @@ def store(bucket: Any, day: date, numbers: Sequence[str], region: str) -> None:
     bucket.put(calls_key("", day), encode(pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)))
 
 
-def search_of(bucket: Any, region: str = "US") -> CallSearch:
+def search_of(bucket: Mock, region: str = "US") -> CallSearch:
     return CallSearch(bucket, StorageSettings(archive_bucket="archive", archive_phone_region=region))
 
 
 @pytest.fixture
-def bucket() -> Any:
+def bucket() -> Mock:
     return a_bucket()
 
 
 @pytest.fixture
-def found_in(bucket: Any) -> CallSearch:
+def found_in(bucket: Mock) -> CallSearch:
     """A search in the bucket."""
     return search_of(bucket)
 
@@ -108,7 +108,7 @@ _AS_SENT = _DIGITS | st.from_regex(r"\+?1?602555[0-9]{4}", fullmatch=True) | st.
 @given(numbers=st.lists(_AS_SENT, min_size=1, max_size=6), data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_index_hides_no_number_whatever_part_of_it_is_looked_for(
-    found_in: CallSearch, bucket: Any, numbers: list[str], data: st.DataObject, monkeypatch: pytest.MonkeyPatch
+    found_in: CallSearch, bucket: Mock, numbers: list[str], data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
     last = date(2026, 11, len(numbers))
@@ -167,14 +167,14 @@ def test_a_search_over_many_dates_reads_those_that_the_index_names(asked: dict[s
 
 @pytest.mark.parametrize(("region", "found"), [("US", ["+16025550142"]), ("DE", ["+16025551423", "+16025550142"])])
 def test_few_digits_after_a_zero_are_a_part_of_a_number_where_no_zero_is_dialled(
-    found_in: CallSearch, bucket: Any, region: str, found: list[str]
+    found_in: CallSearch, bucket: Mock, region: str, found: list[str]
 ) -> None:
     store(bucket, FIRST, ["+16025551423", "+16025550142"], "US")
     assert search_of(bucket, region).find(Query(first=FIRST, last=FIRST, number="0142"))["ani"].to_pylist() == found
 
 
 @pytest.mark.parametrize("region", ["US", "DE"])
-def test_zeros_alone_are_digits_of_a_number(found_in: CallSearch, bucket: Any, region: str) -> None:
+def test_zeros_alone_are_digits_of_a_number(found_in: CallSearch, bucket: Mock, region: str) -> None:
     store(bucket, FIRST, ["+16025550000", "+16025550142"], "US")
     found = search_of(bucket, region).find(Query(first=FIRST, last=FIRST, number="0000"))
     assert found["ani"].to_pylist() == ["+16025550000"]
@@ -232,7 +232,7 @@ _TEAM = st.lists(st.sampled_from(["", "7", "8", "a", "7; 8"]), max_size=2).map(t
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_search_finds_the_calls_that_a_person_may_see_and_no_others(
     found_in: CallSearch,
-    bucket: Any,
+    bucket: Mock,
     parties: list[tuple[str | None, str | None, str]],
     teams: tuple[Team, ...],
     roles: frozenset[Role],
@@ -249,7 +249,7 @@ def test_a_search_finds_the_calls_that_a_person_may_see_and_no_others(
 
 @pytest.mark.parametrize(("text", "found"), [("grace", 2), ("2001", 1), ("41", 0), ("grace 41", 0), ("٤", 0)])
 def test_digits_are_not_looked_for_in_names_where_the_query_says_so(
-    found_in: CallSearch, bucket: Any, text: str, found: int
+    found_in: CallSearch, bucket: Mock, text: str, found: int
 ) -> None:
     names = ["Grace 41", "Grace ٤"]
     rows = [
@@ -300,7 +300,7 @@ _PARTY = st.sampled_from([None, "", "7", "A7", "a7", "7; 8", "İ", "i̇"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_index_hides_no_call_of_an_agent_a_queue_an_account_or_a_team(
     found_in: CallSearch,
-    bucket: Any,
+    bucket: Mock,
     parties: list[tuple[str | None, str | None, str]],
     asked: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,

@@ -29,6 +29,7 @@ from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 from tests.commands import run
+from tests.pipeline.conftest import Store, World
 from tests.servers.ports import free_port
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 from tests.states import pending
@@ -48,7 +49,7 @@ REPORTS = ("agent_segment_metadata", "global_call_type_detail")
 class Check:
     """The command, and what it said: subject -> verdict and sentence."""
 
-    it: Any
+    it: World
     capsys: pytest.CaptureFixture[str]
     code: int = -1
     out: str = ""
@@ -78,13 +79,13 @@ class Check:
 
 
 @pytest.fixture
-def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that is spoken to by HTTP, and has a clock."""
     return partial(world, store=rclone)
 
 
 @pytest.fixture
-def check(world: Callable[..., Any], noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
+def check(world: Callable[..., World], noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
     def make(**arguments: Any) -> Check:
         sandbox = {"calls_per_day": (2000, 2000), "timezone": noon, **arguments.pop("sandbox", {})}
         return Check(world(sandbox=sandbox, **arguments), capsys)
@@ -117,7 +118,7 @@ def test_on_a_server_that_ignores_conditions_all_works_and_the_warnings_say_what
 
 
 def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
-    check: Callable[..., Check], moto: Any, monkeypatch: pytest.MonkeyPatch
+    check: Callable[..., Check], moto: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = check(store=moto)
     assert one() == 0, one.out
@@ -152,7 +153,7 @@ def test_it_asks_for_little_and_keeps_nothing_but_its_own_tiny_objects(check: Ca
     assert "no part of the documented layout" not in one.capsys.readouterr().out
 
 
-def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Check], moto: Any) -> None:
+def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Check], moto: Store) -> None:
     one = check(store=moto)
     with answering(one.it.s3, "DELETE", 403, "AccessDenied"):
         assert one() == 0, one.out
@@ -309,7 +310,7 @@ def test_without_any_link_it_says_so_and_fails_nothing(check: Callable[..., Chec
 
 
 def test_a_bucket_that_there_is_not_is_named_and_the_source_is_tried_all_the_same(
-    check: Callable[..., Check], moto: Any
+    check: Callable[..., Check], moto: Store
 ) -> None:
     one = check(store=moto, ARCHIVE_BUCKET="there-is-no-such-bucket")
     assert one() == 1
@@ -332,7 +333,7 @@ def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], mon
     assert "canary-wrong-aws-secret" not in out
 
 
-def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Any) -> None:
+def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Store) -> None:
     one = check(store=moto, LEDGER_URL="ledger")
     with answering(one.it.s3, "PUT", 403, "AccessDenied"):
         assert one() == 1
@@ -341,14 +342,14 @@ def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Any)
     assert one.said["S3 list"][0] == one.said["ledger"][0] == "ok"
 
 
-def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: Any) -> None:
+def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: Store) -> None:
     one = check(store=moto, LEDGER_URL="ledger")
     with answering(one.it.s3, "PUT", 301, "PermanentRedirect"):
         assert one() == 1
     assert "set AWS_REGION to the bucket's own" in one.sentence("S3 put")
 
 
-def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Check], moto: Any) -> None:
+def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Check], moto: Store) -> None:
     one = check(store=moto)
     with (
         answering(one.it.s3, "GET", 403, "AccessDenied", query="versioning"),

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from datetime import date
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -21,6 +21,8 @@ import pytest
 from pipelines.archive.proof.chain import read_chain
 from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.states import Status
+from tests.pipeline.conftest import Nursery, Store, World
+from tests.servers.rclone import Rclone
 
 Phase = Literal["before", "half", "after"]
 LOOK_S = 50.0
@@ -130,19 +132,19 @@ class Gate:
 
 
 @pytest.fixture
-def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that other processes reach."""
     return partial(world, store=rclone)
 
 
 @pytest.fixture
-def gate(s3: Any) -> Iterator[Gate]:
+def gate(s3: Rclone) -> Iterator[Gate]:
     opened = Gate(s3.url)
     yield opened
     opened.close()
 
 
-def held_once(it: Any, day: date) -> None:
+def held_once(it: World, day: date) -> None:
     """Every recording that starts on `day` is held once, with the source's bytes, and its state says so."""
     truth = it.truth(day)
     objects = it.objects(f"recordings/date={day}/")
@@ -167,7 +169,7 @@ def held_once(it: Any, day: date) -> None:
     ],
 )
 def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_twice(
-    world: Callable[..., Any], gate: Gate, nursery: Any, recent: list[date], instant: tuple[str, int, Phase]
+    world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date], instant: tuple[str, int, Phase]
 ) -> None:
     it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.1})
     day = recent[0]
@@ -198,7 +200,7 @@ def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_t
 
 
 def test_states_are_written_though_one_recording_keeps_the_run_waiting(
-    world: Callable[..., Any], gate: Gate, nursery: Any, recent: list[date]
+    world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date]
 ) -> None:
     it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": ()})
     gate.stop_at("recordings/date=", 9, "before")
@@ -214,7 +216,7 @@ def test_states_are_written_though_one_recording_keeps_the_run_waiting(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rclone", "moto"])
 def test_runs_of_one_date_side_by_side_end_as_one_would(
-    world: Callable[..., Any], nursery: Any, recent: list[date], request: pytest.FixtureRequest, kind: str
+    world: Callable[..., World], nursery: Nursery, recent: list[date], request: pytest.FixtureRequest, kind: str
 ) -> None:
     store = request.getfixturevalue(kind)
     it = world(store=store, sandbox={"calls_per_day": (6, 6), "crossing_zones": ()})
@@ -258,7 +260,7 @@ def test_runs_of_one_date_side_by_side_end_as_one_would(
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_terminated_run_writes_the_states_it_has_and_ends_its_threads(
-    world: Callable[..., Any], nursery: Any, recent: list[date], sign: signal.Signals
+    world: Callable[..., World], nursery: Nursery, recent: list[date], sign: signal.Signals
 ) -> None:
     it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.15})
     # The interrupt is an exception, which Python drops when it falls into a weak reference's callback (1 in 80 did).

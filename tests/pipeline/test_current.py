@@ -21,6 +21,7 @@ from pipelines.settings import Calendar
 from pipelines.steps.pull.windows import TRACES
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
+from tests.pipeline.conftest import Nursery, Store, World
 
 OLD = date(2026, 3, 2)
 FREE = Limits(reports="none", exchange="none", metadata="none", download="none")
@@ -30,27 +31,27 @@ ALL = [*PULL, "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
-def current(world: Callable[..., Any]) -> Callable[..., Any]:
+def current(world: Callable[..., World]) -> Callable[..., World]:
     """A world whose source is the current API."""
 
-    def make(**arguments: Any) -> Any:
+    def make(**arguments: Any) -> World:
         sandbox = {"limits": FREE, **arguments.pop("sandbox", {})}
         return world(sandbox=sandbox, **{**CURRENT, **arguments})
 
     return make
 
 
-def segments_of(it: Any, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
+def segments_of(it: World, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
     """The recordings that the current API has of these dates, by the sandbox's own word."""
     return [one for one in it.truth(*days, timezone=timezone) if one["segment"]]
 
 
-def rows_of(it: Any, day: date, *columns: str) -> list[dict[str, Any]]:
+def rows_of(it: World, day: date, *columns: str) -> list[dict[str, Any]]:
     names = ["account_id", "row_key", *columns]
     return it.services().ledger.latest_rows("interaction_metadata", day, columns=names).to_pylist()
 
 
-def asked(it: Any) -> dict[str, int]:
+def asked(it: World) -> dict[str, int]:
     """Start of each window that was asked for -> how often."""
     return {name.rpartition("/")[2]: count for name, count in it.sandbox.counters()["windows"].items()}
 
@@ -60,7 +61,7 @@ def starts(day: date, *hours: int) -> list[str]:
 
 
 def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_names(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     it = current(RINGCX_DOWNLOAD_METHOD="POST")
     for day in (recent[0], recent[1]):
@@ -101,7 +102,7 @@ def test_the_graph_has_the_assets_and_checks_of_the_chosen_source() -> None:
 
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2025, 10, 26), 25), (OLD, 24)])
 def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
-    current: Callable[..., Any], day: date, hours: int
+    current: Callable[..., World], day: date, hours: int
 ) -> None:
     it = current(ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW="10800")
     result = it.run(day, select=PULL)
@@ -117,7 +118,7 @@ def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
     assert all(bounds[0] <= one <= bounds[1] for one in ended)
 
 
-def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: Callable[..., Any]) -> None:
+def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: Callable[..., World]) -> None:
     now = datetime.now(UTC)
     zone = f"Etc/GMT{now.hour - 13:+d}"  # where it is one o'clock: in the middle of a day, and of its fifth window
     it, today = current(ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
@@ -135,7 +136,7 @@ def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current
 
 
 def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     day = recent[0]
     it = current(faults=Faults(report_server_error=Where(paths=(f"interaction_metadata/{day}T12:00:00",))))
@@ -158,7 +159,7 @@ def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
 
 
 def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
-    current: Callable[..., Any], rclone: Any, nursery: Any, recent: list[date]
+    current: Callable[..., World], rclone: Store, nursery: Nursery, recent: list[date]
 ) -> None:
     it, day = current(store=rclone), recent[0]
     run = nursery.start(it, day, RINGCX_LIMIT_METADATA="3/3600")  # three windows, then it waits for an hour
@@ -174,7 +175,7 @@ def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
 
 
 def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_others_are_kept(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     day = recent[0]
     for fault in ("report_html_200", "report_json_error_200", "report_cut_off", "report_no_url_column"):
@@ -194,7 +195,7 @@ def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_othe
 
 
 def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is_taken(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     it = current(faults=Faults(late_links=Where(share=1.0, first=1)))
     day = recent[0]
@@ -209,7 +210,7 @@ def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is
 
 
 def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     it = current(faults=Faults(report_reordered=Where(share=1.0)), sandbox={"calls_per_day": (12, 12)})
     days = recent[:2]
@@ -228,7 +229,7 @@ def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
     assert 0 < recorded == len({key for day in it.services().ledger.state_days() for key in it.states(day)})
 
 
-def test_without_the_right_the_failure_names_it(current: Callable[..., Any], recent: list[date]) -> None:
+def test_without_the_right_the_failure_names_it(current: Callable[..., World], recent: list[date]) -> None:
     it = current(sandbox={"wem": False})
     result = it.run(recent[0], select=PULL)
     sentence = it.failures(result)["interaction_metadata"]
@@ -239,7 +240,7 @@ def test_without_the_right_the_failure_names_it(current: Callable[..., Any], rec
 
 
 def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run_with_a_sentence(
-    current: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    current: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = current(faults=Faults(token_seconds=1.5))
     assert it.run(recent[0], select=ALL).success
@@ -253,7 +254,7 @@ def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run
 
 
 def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adopted(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     it = current(faults=Faults(mono_file=Where(share=1.0)))
     assert it.run(recent[0], select=ALL).success
@@ -263,7 +264,7 @@ def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adop
     }
 
 
-def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Any]) -> None:
+def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., World]) -> None:
     final = {"not_found": Status.missing, "html_200": Status.rejected, "forbidden": Status.denied}
     it = current()
     bad = dict(zip((segment["segment"]["recording_id"] for segment in segments_of(it, OLD)), final, strict=False))
@@ -279,7 +280,7 @@ def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Any]
 
 
 def test_what_the_current_api_gives_proves_nothing_of_the_log_in_for_links_at_the_same_host(
-    current: Callable[..., Any], recent: list[date]
+    current: Callable[..., World], recent: list[date]
 ) -> None:
     it = current(RINGCX_SOURCE="both", faults=Faults(unauthorized=Where(paths=("*-[0-9].WAV",))))  # mono
     result = it.run(recent[0], select=[*PULL, "global_call_type_detail", "recording_links", "recordings"])

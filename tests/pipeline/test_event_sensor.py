@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,13 +15,14 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import all_resources
+from tests.pipeline.conftest import World
 from tests.pipeline.stored_events import calls, store, told
 
 AFTER_EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest", "calls"]
 
 
 @pytest.fixture
-def world(world: Callable[..., Any]) -> Callable[..., Any]:
+def world(world: Callable[..., World]) -> Callable[..., World]:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
     return partial(world, LEDGER_URL="ledger")
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_within_five_minutes(
-    world: Callable[..., Any], place: Path
+    world: Callable[..., World], place: Path
 ) -> None:
     it, begin = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (16, 16)}), datetime.now(UTC)
     day = begin.date() - timedelta(days=1)
@@ -95,7 +95,7 @@ def asked(found: SensorResult) -> list[str]:
 
 
 def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
-    world: Callable[..., Any], place: Path
+    world: Callable[..., World], place: Path
 ) -> None:
     it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
     assert asked(evaluate(it.instance)) == []
@@ -116,7 +116,7 @@ def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
 
 
 def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each_time(
-    world: Callable[..., Any], place: Path
+    world: Callable[..., World], place: Path
 ) -> None:
     now = datetime.now(UTC)
     zone = "UTC" if now.hour < 20 else "Etc/GMT+12"  # in which the day is not over within the next 70 minutes
@@ -134,7 +134,7 @@ def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each
 
 
 def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_after_one_that_failed_when_more_arrives(
-    world: Callable[..., Any], place: Path
+    world: Callable[..., World], place: Path
 ) -> None:
     it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
     store(place, today, [{"call_id": "1", "account_id": "15300002"}])

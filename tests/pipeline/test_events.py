@@ -26,13 +26,14 @@ from pipelines.steps.check.event_delivery import every_event_arrived
 from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
 from tests.listing import listed
+from tests.pipeline.conftest import World
 from tests.pipeline.stored_events import calls, store, told
 
 EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
-def world(world: Callable[..., Any]) -> Callable[..., Any]:
+def world(world: Callable[..., World]) -> Callable[..., World]:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
     return partial(world, LEDGER_URL="ledger")
 
@@ -73,7 +74,7 @@ def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
 
 
 def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     received = datetime.now(UTC).replace(microsecond=0)
@@ -99,7 +100,7 @@ def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
 
 
 def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     begun = datetime.now(UTC)
@@ -114,7 +115,7 @@ def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
 
 @pytest.mark.slow
 def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (60, 60)}), recent[0]
     with ReceiverProcess(place) as receiver:
@@ -153,7 +154,7 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
 
 
 def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
     events = told(it, calls(it, day))
@@ -175,7 +176,7 @@ def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
 
 
 def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
     (one, *_) = told(it, [call for call in calls(it, day) if call.mono])
@@ -190,7 +191,7 @@ def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
 
 
 def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_again_when_it_has_grown(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     one, two = (
@@ -210,7 +211,7 @@ def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_aga
 
 
 def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
-    world: Callable[..., Any], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it, day = world(EVENTS_URL=str(place), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
     both = calls(it, day)
@@ -228,7 +229,7 @@ def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
 
 
 def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_are_gone(
-    world: Callable[..., Any], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     store(place, day, told(it, calls(it, day)))
@@ -250,7 +251,11 @@ def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_
 
 @pytest.mark.parametrize("record", [{}, {"fields": {"call_id": "1"}}, {"received_at": "x", "fields": {"call_id": 1}}])
 def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
-    world: Callable[..., Any], recent: list[date], place: Path, record: dict[str, Any], caplog: pytest.LogCaptureFixture
+    world: Callable[..., World],
+    recent: list[date],
+    place: Path,
+    record: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     LocalEvents(place).write([(day_folder(day), frame(record))])
@@ -262,7 +267,7 @@ def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
 
 
 def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place), EVENTS_TIMEZONE="US/Pacific"), recent[0]
     store(place, day, told(it, calls(it, day)))
@@ -273,7 +278,7 @@ def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
 
 
 def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     store(place, day, told(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
@@ -286,7 +291,7 @@ def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
 
 
 def test_the_check_says_both_ways_what_the_other_does_not_know(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (50, 50)}), recent[1]
     recorded = [call for call in calls(it, day) if call.mono]
@@ -307,7 +312,7 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
 
 
 def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
-    world: Callable[..., Any], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     store(place, day, told(it, calls(it, day)))
@@ -336,7 +341,7 @@ def test_an_event_and_a_call_whose_uii_differs_in_letter_case_only_are_the_same_
     assert (finding.counts["calls_without_event"], finding.counts["events_without_call"]) == (0, 0)
 
 
-def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[..., Any], recent: list[date]) -> None:
+def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[..., World], recent: list[date]) -> None:
     it, day = world(), recent[0]
     it.variables["EVENTS_URL"] = f"s3://{it.bucket}/events"
     with pytest.MonkeyPatch.context() as patch:

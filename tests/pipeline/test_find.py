@@ -10,7 +10,6 @@ import socket
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pyarrow as pa
@@ -24,10 +23,11 @@ from pipelines.steps.calls.numbers import NumberQuery, to_e164
 from pipelines.steps.calls.table import CALLS_SCHEMA
 from pipelines.wording import reason_in_words
 from tests.commands import run
+from tests.pipeline.conftest import World
 
 
 def test_find_shows_writes_and_counts_what_it_finds(
-    world: Callable[..., Any], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world()
     assert it.run(recent[0]).success
@@ -54,7 +54,7 @@ def test_find_shows_writes_and_counts_what_it_finds(
 
 
 def test_find_does_not_call_a_date_without_its_table_empty(
-    world: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world()
     assert it.run(recent[1]).success
@@ -67,7 +67,7 @@ def test_find_does_not_call_a_date_without_its_table_empty(
 
 
 def test_a_damaged_table_is_an_error_that_says_what_to_do(
-    world: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world()
     assert it.run(recent[0]).success
@@ -80,7 +80,7 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(
 
 
 def test_a_search_is_in_the_access_log_or_does_not_happen(
-    world: Callable[..., Any],
+    world: Callable[..., World],
     recent: list[date],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

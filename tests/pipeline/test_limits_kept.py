@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from pipelines.ringcx.limits import limiter
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import Calendar
 from sandbox.config import Limits
+from tests.pipeline.conftest import Nursery, Store, World
 
 SILENCE_S = 3
 # What was under way when the source asked for silence still arrives.
@@ -25,7 +25,7 @@ UNDER_WAY_S = 0.5
 
 
 @pytest.fixture
-def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that other processes reach."""
     return partial(world, store=rclone)
 
@@ -33,7 +33,7 @@ def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once_each(
-    world: Callable[..., Any], nursery: Any, recent: list[date], store: str, request: pytest.FixtureRequest
+    world: Callable[..., World], nursery: Nursery, recent: list[date], store: str, request: pytest.FixtureRequest
 ) -> None:
     # As documented, 2 and 5 requests in 60 s, with the waits made short enough for a test.
     limits = Limits(reports="5/2", exchange="2/2", media="25/1")
@@ -59,7 +59,7 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
 
 
 def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limiter, "ANNOUNCED_FROM_S", 1.0)
     it = world(RINGCX_LIMIT_REPORTS="1/3", RINGCX_ACCOUNT_IDS="15300002")
@@ -77,7 +77,7 @@ def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
 
 @pytest.mark.slow
 def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
-    world: Callable[..., Any], nursery: Any, recent: list[date]
+    world: Callable[..., World], nursery: Nursery, recent: list[date]
 ) -> None:
     it = world(sandbox={"calls_per_day": (14, 14), "crossing_zones": (), "media_latency_s": 0.15})
     days = recent[:2]
@@ -109,7 +109,7 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
 
 @pytest.mark.slow
 def test_the_requests_of_a_run_wait_with_the_priority_of_its_date(
-    world: Callable[..., Any], nursery: Any, recent: list[date]
+    world: Callable[..., World], nursery: Nursery, recent: list[date]
 ) -> None:
     it = world(RINGCX_LIMIT_REPORTS="100/1")
     file = Path(it.variables["DATA_DIR"]) / "rate_limits.sqlite"

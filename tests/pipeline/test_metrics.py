@@ -23,6 +23,7 @@ from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.settings import ReceiverSettings
 from pipelines.steps.check.status import status
 from tests.commands import ROOT, run
+from tests.pipeline.conftest import World
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ROW = {
@@ -84,7 +85,7 @@ def test_days_are_left_only_while_a_date_is_not_complete() -> None:
 
 
 def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
-    world: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(sandbox={"calls_per_day": (3, 3)}, LEDGER_URL="ledger")
     day = datetime.now(UTC).date() - timedelta(days=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from dagster import ExecuteInProcessResult
 
 from pipelines.ledger.schema import states_by_id
 from pipelines.ledger.states import Status
@@ -18,6 +20,7 @@ from pipelines.steps.check.verdict import every_recording_is_accounted_for, judg
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
 from tests.commands import run
+from tests.pipeline.conftest import World
 
 OLD = date(2026, 3, 2)
 ASSETS = ["recording_links", "recordings", "daily_manifest"]
@@ -29,38 +32,32 @@ REPORTS = {
 
 
 @pytest.fixture
-def account(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A world, and `run_as(source, day)`, which switches it."""
+def account(world: Callable[..., World]) -> Callable[..., World]:
+    """A world that has both sources; `run_as` switches it."""
 
-    def make(**arguments: Any) -> Any:
+    def make(**arguments: Any) -> World:
         free = Limits(reports="none", exchange="none", metadata="none", download="none")
         sandbox = {"limits": free, "talk_seconds": (3, 6), **arguments.pop("sandbox", {})}
-        variables = {
-            "RINGCX_LIMIT_METADATA": "none",
-            "RINGCX_LIMIT_MEDIA": "none",
-            **arguments,
-        }
-        it = world(sandbox=sandbox, **variables)
-
-        def run_as(source: str, *days: date) -> list[Any]:
-            monkeypatch.setenv("RINGCX_SOURCE", source)
-            results = [it.run(day, select=[*REPORTS[source], *ASSETS]) for day in days]
-            assert all(one.success for one in results), [it.failures(one) for one in results]
-            return results
-
-        it.run_as = run_as
-        return it
+        return world(sandbox=sandbox, **{"RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none", **arguments})
 
     return make
 
 
-def completeness(it: Any, day: date) -> Any:
+def run_as(it: World, source: str, *days: date) -> list[ExecuteInProcessResult]:
+    """Runs of these dates, with this source from now on."""
+    os.environ["RINGCX_SOURCE"] = source
+    results = [it.run(day, select=[*REPORTS[source], *ASSETS]) for day in days]
+    assert all(result.success for result in results), [it.failures(result) for result in results]
+    return results
+
+
+def completeness(it: World, day: date) -> Any:
     services = it.services()
     stores = services.ledger, services.bucket
     return every_recording_is_accounted_for(judge_date(*stores, day, services.settings, now=datetime.now(UTC)))
 
 
-def catalog(it: Any, day: date) -> list[dict[str, Any]]:
+def catalog(it: World, day: date) -> list[dict[str, Any]]:
     key = f"catalog/date={day}/recordings.parquet"
     body = it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read()
     return pq.read_table(io.BytesIO(body)).to_pylist()
@@ -68,14 +65,14 @@ def catalog(it: Any, day: date) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twice_and_loses_none(
-    account: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+    account: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = account()
     first, second, third = recent
-    it.run_as("legacy", first - timedelta(days=1), first, second)
+    run_as(it, "legacy", first - timedelta(days=1), first, second)
     by_reports = set(it.states(first, second))
-    it.run_as("both", second, third)
-    it.run_as("current", first, second, third, third + timedelta(days=1))
+    run_as(it, "both", second, third)
+    run_as(it, "current", first, second, third, third + timedelta(days=1))
 
     counters = it.sandbox.counters()
     assert max(counters["media_by_path"].values()) == 1
@@ -113,9 +110,9 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
     assert code == 0, capsys.readouterr().out
 
 
-def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[..., Any], recent: list[date]) -> None:
+def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[..., World], recent: list[date]) -> None:
     it = account(sandbox={"calls_per_day": (4, 5)})
-    (result,) = it.run_as("both", recent[0])
+    (result,) = run_as(it, "both", recent[0])
     found = it.metadata(result, "recording_links")
     days = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
     held, names = it.states(*days), states_by_id(it.services().ledger.current(days))
@@ -126,7 +123,7 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
     assert found["recordings_found"] == len(held)
     assert max(it.sandbox.counters()["media_by_path"].values()) == 1
     it.sandbox.reset()
-    (again,) = it.run_as("both", recent[0])
+    (again,) = run_as(it, "both", recent[0])
     assert it.sandbox.counters()["media_by_path"] == {}
     assert it.metadata(again, "recording_links")["recordings_new"] == 0
     assert it.metadata(again, "recordings")["found"] == found["recordings_found"]
@@ -135,12 +132,12 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
 
 @pytest.mark.slow
 def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_lost_no_more(
-    account: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    account: Callable[..., World], capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = account(sandbox={"calls_per_day": (4, 5)})
     it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
     for _ in range(3):
-        it.run_as("legacy", OLD)
+        run_as(it, "legacy", OLD)
         it.passed += timedelta(hours=13)
     stereo = [one for one in it.states(OLD).values() if one.layout == "stereo"]
     assert stereo
@@ -153,7 +150,7 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     said = capsys.readouterr().out
     assert "stale" in said  # not sealed since, and no more than that: nothing was taken out of the ledger
     assert "ledger_lacks" not in said
-    it.run_as("current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
+    run_as(it, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
     states = it.states(OLD)
     assert {one.status for one in states.values()} == {Status.archived}
     names = states_by_id(it.services().ledger.current([OLD]))
@@ -162,12 +159,12 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
 
 
 def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_given_up(
-    account: Callable[..., Any],
+    account: Callable[..., World],
 ) -> None:
     it = account(sandbox={"calls_per_day": (3, 3)})
     it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
     for _ in range(3):
-        (result,) = it.run_as("both", OLD)
+        (result,) = run_as(it, "both", OLD)
         it.passed += timedelta(hours=13)
     waiting = {key: one for key, one in it.states(OLD).items() if one.source == "interaction_metadata"}
     assert {(one.status, one.reason) for one in waiting.values()} == {(Status.pending, "other_source_failed")}
@@ -180,12 +177,12 @@ def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_gi
 
 
 def test_a_date_pulled_by_either_source_is_pulled_and_one_pulled_by_none_or_half_is_not(
-    account: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    account: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = account(sandbox={"calls_per_day": (3, 3)})
-    it.run_as("legacy", recent[0])
+    run_as(it, "legacy", recent[0])
     assert it.run(recent[1], select=["agent_segment_metadata"]).success  # half of the legacy source
-    it.run_as("current", recent[2])
+    run_as(it, "current", recent[2])
     gaps = {
         source: [
             (monkeypatch.setenv("RINGCX_SOURCE", source), completeness(it, day).counts["reports_not_pulled"])[1]

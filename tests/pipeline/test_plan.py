@@ -31,6 +31,7 @@ from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan.estimate import seconds_needed
 from sandbox.config import Limits
 from tests.commands import run
+from tests.pipeline.conftest import World
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -462,7 +463,7 @@ def test_very_many_requests_take_as_long_as_the_slowest_window_lets_them(rates: 
     assert abs(seconds_needed(requests, rates) - requests * slowest) <= 3 * longest
 
 
-def planned(capsys: pytest.CaptureFixture[str], it: Any, first: date, last: date | None = None) -> dict[str, Any]:
+def planned(capsys: pytest.CaptureFixture[str], it: World, first: date, last: date | None = None) -> dict[str, Any]:
     capsys.readouterr()
     assert run("plan", ["--from", str(first), "--to", str(last or first), "--json", "plan.json"], it.s3) == 0
     found: dict[str, Any] = json.loads(Path("plan.json").read_text())
@@ -475,7 +476,7 @@ TOLERANCE = 0.35
 
 @pytest.mark.slow
 def test_the_planned_hours_are_those_that_the_runs_then_take(
-    world: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], capsys: pytest.CaptureFixture[str]
 ) -> None:
     reports = "3/4"
     it = world(
@@ -506,7 +507,7 @@ def test_the_planned_hours_are_those_that_the_runs_then_take(
 
 @pytest.mark.slow
 def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_takes(
-    world: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     media = "12/2"
     it = world(
@@ -530,7 +531,7 @@ def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_take
 class Took:
     """Seconds between the first and the last of so many requests, as the source sees them."""
 
-    def __init__(self, it: Any, kind: str, wanted: int) -> None:
+    def __init__(self, it: World, kind: str, wanted: int) -> None:
         self._seen: list[float] = []
 
         def watch() -> None:
@@ -592,7 +593,7 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
     assert sorted(name for of_one in names for name in of_one) == [str(day) for day in days if day != days[1]]
 
 
-def planned_in_dagster(it: Any, config: dict[str, str]) -> ExecuteInProcessResult:
+def planned_in_dagster(it: World, config: dict[str, str]) -> ExecuteInProcessResult:
     return (
         build_defs(environment=it.environment)
         .resolve_job_def("backfill_plan")
@@ -602,7 +603,7 @@ def planned_in_dagster(it: Any, config: dict[str, str]) -> ExecuteInProcessResul
     )
 
 
-def test_the_job_plans_what_its_config_asks_for(world: Callable[..., Any], recent: list[date]) -> None:
+def test_the_job_plans_what_its_config_asks_for(world: Callable[..., World], recent: list[date]) -> None:
     it = world()
     assert it.run(recent[0]).success
     asked = it.sandbox.counters()["requests"]
@@ -616,7 +617,7 @@ def test_the_job_plans_what_its_config_asks_for(world: Callable[..., Any], recen
 
 @pytest.mark.parametrize("config", [{"first_date": "soon"}, {"last_date": "2031-01-01"}, {"first_date": "2019-01-01"}])
 def test_the_job_refuses_dates_that_there_are_not_in_a_sentence(
-    world: Callable[..., Any], config: dict[str, str]
+    world: Callable[..., World], config: dict[str, str]
 ) -> None:
     it = world()
     result = planned_in_dagster(it, config)

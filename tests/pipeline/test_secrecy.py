@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +28,7 @@ from sandbox.calls import calls_between
 from sandbox.config import Credentials, Limits
 from sandbox.faults import Faults, Where
 from sandbox.s3 import SECRET_ACCESS_KEY
+from tests.pipeline.conftest import Store, World
 
 ROOT = Path(__file__).parents[2]
 OWN = Credentials(
@@ -68,7 +68,7 @@ FAULTS = Faults(
 SIGNED = "X-Amz-Signature=canarysignature0123&token=canarytoken4567"
 
 
-def secrets_of(it: Any) -> set[str]:
+def secrets_of(it: World) -> set[str]:
     """All that lets somebody in: what is set, what the sandbox has given out, and the forms in which it travels."""
     tokens = it.sandbox._server.config.app.state.sandbox.tokens
     issued = {*tokens._oauth, *tokens._bearer, *tokens._refresh, *tokens._legacy}
@@ -80,7 +80,7 @@ def secrets_of(it: Any) -> set[str]:
     return issued | own | coded | links | set(WRONG.values())
 
 
-def personal_data_of(it: Any, *days: date) -> set[str]:
+def personal_data_of(it: World, *days: date) -> set[str]:
     """The numbers, names, users and notes that the reports of these days hold."""
     config = it.sandbox.config
     found: set[str] = set()
@@ -128,7 +128,7 @@ def files_under(folder: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(folder)), path.read_bytes().decode("utf-8", "replace")
 
 
-def bucket_of(it: Any) -> Iterator[tuple[str, str]]:
+def bucket_of(it: World) -> Iterator[tuple[str, str]]:
     """Every key, every object's metadata, every body but the recordings' and the two columns that may tell."""
     for page in it.s3.get_paginator("list_objects_v2").paginate(Bucket=it.bucket):
         for item in page.get("Contents", []):
@@ -147,7 +147,7 @@ def bucket_of(it: Any) -> Iterator[tuple[str, str]]:
                 yield key, body.decode("utf-8", "replace")
 
 
-def hostile_rows(it: Any) -> pa.Table:
+def hostile_rows(it: World) -> pa.Table:
     """Links as somebody who wants to be seen in a log would write them."""
     base, file = f"http://{it.sandbox.host}/api/v1/calls/recordings", "15300002/202611/19/canary"
     links = [
@@ -173,7 +173,7 @@ def hostile_rows(it: Any) -> pa.Table:
     )
 
 
-def materialized(it: Any, day: date, home: Path) -> subprocess.CompletedProcess[str]:
+def materialized(it: World, day: date, home: Path) -> subprocess.CompletedProcess[str]:
     """The documented command, in a process of its own, with an instance that keeps everything in `home`."""
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
@@ -195,14 +195,14 @@ def _dagster_keeps_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that other processes reach."""
     return partial(world, store=rclone)
 
 
 @pytest.mark.slow
 def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_behind(
-    world: Callable[..., Any],
+    world: Callable[..., World],
     recent: list[date],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

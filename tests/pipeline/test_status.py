@@ -18,13 +18,14 @@ from pipelines.ledger.states import Status, final
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from sandbox.faults import Faults, Where
 from tests.commands import an_hour_later, run
+from tests.pipeline.conftest import World
 
 
 @dataclass
 class Dates:
     """An archive with a date of each verdict, in the order of the days."""
 
-    it: Any
+    it: World
     complete: date
     waiting: date
     gaps: date
@@ -39,7 +40,7 @@ class Dates:
 
 
 @pytest.fixture
-def dates(world: Callable[..., Any]) -> Dates:
+def dates(world: Callable[..., World]) -> Dates:
     it = world(sandbox={"calls_per_day": (3, 3)}, ARCHIVE_RETRY_MINUTES="30", LEDGER_URL="ledger")
     today = datetime.now(UTC).date()
     of = Dates(it, *(today - timedelta(days=back) for back in (5, 4, 3, 2)))
@@ -106,7 +107,9 @@ def test_exit_codes_and_verify_tell_the_verdicts_apart(
         assert row["reason"]
 
 
-def test_a_date_that_was_never_sealed_is_not_complete_to_verify(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_date_that_was_never_sealed_is_not_complete_to_verify(
+    world: Callable[..., World], recent: list[date]
+) -> None:
     it = world(sandbox={"calls_per_day": (2, 2), "crossing_zones": ()})
     day = recent[0]
     assert it.run(
@@ -163,7 +166,7 @@ def test_several_dates_are_as_good_as_the_worst_of_them() -> None:
 
 
 def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found_while_that_is_unknown(
-    world: Callable[..., Any],
+    world: Callable[..., World],
 ) -> None:
     it = world(sandbox={"calls_per_day": (3, 3)})
     day = datetime.now(UTC).date() - timedelta(days=3)
@@ -193,7 +196,7 @@ def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found
     assert sealed(it, day)["totals"]["verdict"] == "gaps"
 
 
-def sealed(it: Any, day: date) -> dict[str, Any]:
+def sealed(it: World, day: date) -> dict[str, Any]:
     manifest = latest_manifest(it.services().bucket, day)
     assert manifest is not None
     return dict(manifest.document)

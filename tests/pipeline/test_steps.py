@@ -31,13 +31,14 @@ from pipelines.steps.link.register_links import register_links
 from pipelines.steps.seal.seal_day import Stores, seal_day
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import UP_TO_RECORDINGS
+from tests.pipeline.conftest import UP_TO_RECORDINGS, Store, World
+from tests.services import Services
 
 OLD = date(2026, 3, 2)
 
 
 @pytest.fixture
-def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store whose client has boto3's events, at which tests come between."""
     return partial(world, store=rclone)
 
@@ -56,7 +57,7 @@ def at_each(client: Any, operation: str, act: Callable[[str], None]) -> Iterator
         client.meta.events.unregister(f"before-call.s3.{operation}", handler)
 
 
-def fetched(services: Any, *states: RecordingState) -> FetchResult:
+def fetched(services: Services, *states: RecordingState) -> FetchResult:
     """What a run does that knows these recordings and no other, all that are pending due."""
     due = {"next_attempt_at": datetime(2020, 1, 1, tzinfo=UTC)}
     rows = [replace(state, **due) if state.status is Status.pending else state for state in states]
@@ -87,7 +88,7 @@ def some_state(key: str, day: date, **values: Any) -> RecordingState:
     return RecordingState(**known | values)
 
 
-def test_wrong_credentials_deny_no_recording_however_old_it_is(world: Callable[..., Any]) -> None:
+def test_wrong_credentials_deny_no_recording_however_old_it_is(world: Callable[..., World]) -> None:
     it = world(faults=Faults(unauthorized=Where(share=1.0)))
     result = it.run(OLD, select=UP_TO_RECORDINGS)
     assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
@@ -95,7 +96,7 @@ def test_wrong_credentials_deny_no_recording_however_old_it_is(world: Callable[.
 
 
 def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_were_given(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(
         faults=Faults(not_found=Where(paths=("*-session-2-stereo.WAV",))),
@@ -114,7 +115,7 @@ def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_w
     assert {it.states(day)[key].status for key in waiting} == {Status.archived}
 
 
-def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[..., Any]) -> None:
+def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[..., World]) -> None:
     it = world()
     now = datetime.now(UTC)
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
@@ -126,7 +127,7 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[.
 
 
 def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops_no_other(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(LEDGER_URL="ledger-one")
     day = recent[0]
@@ -149,7 +150,7 @@ def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops
 
 
 def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     day = recent[0]
@@ -170,7 +171,7 @@ def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
 
 
 def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_other(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(ARCHIVE_CONCURRENCY="1")
     day = recent[0]
@@ -193,7 +194,7 @@ def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_ot
 
 
 def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world()
     day = recent[0]
@@ -218,7 +219,7 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
 
 
 def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the_next_run(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     day = recent[0]
@@ -239,7 +240,7 @@ def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the
 
 
 def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     day = recent[0]
@@ -258,7 +259,7 @@ def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since
     assert sum(it.sandbox.counters()["media_by_path"].values()) == 1
 
 
-def test_a_refused_link_that_the_source_corrects_is_taken(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_refused_link_that_the_source_corrects_is_taken(world: Callable[..., World], recent: list[date]) -> None:
     it = world(faults=Faults(link_http=Where(share=1.0)))
     day = recent[0]
     assert it.run(day, select=UP_TO_RECORDINGS).success
@@ -281,7 +282,7 @@ def call_rows(*links: str, start: datetime, key: str = "k") -> pa.Table:
     )
 
 
-def registered(it: Any, day: date, rows: pa.Table, now: datetime) -> dict[str, RecordingState]:
+def registered(it: World, day: date, rows: pa.Table, now: datetime) -> dict[str, RecordingState]:
     services = it.services()
     if rows is not None:
         services.ledger.append_rows(
@@ -294,7 +295,7 @@ def registered(it: Any, day: date, rows: pa.Table, now: datetime) -> dict[str, R
 
 
 def test_of_several_links_to_one_recording_one_that_may_be_requested_counts(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     query = "recordings?file=15300002/202611/19/a-1.WAV"
@@ -306,7 +307,7 @@ def test_of_several_links_to_one_recording_one_that_may_be_requested_counts(
 
 
 def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     day = recent[0]
@@ -319,7 +320,7 @@ def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
 
 
 def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     day, after = recent[0], recent[0] + timedelta(days=1)
@@ -334,12 +335,12 @@ def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
     assert sorted(found) == [one.recording_id for one in mine]
 
 
-def stores_of(services: Any) -> Stores:
+def stores_of(services: Services) -> Stores:
     return Stores(services.bucket, services.ledger, services.settings)
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(LEDGER_URL="ledger")
     day = recent[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import certifi
@@ -17,7 +17,11 @@ from botocore.config import Config
 
 from sandbox.strict_s3 import Demands, StrictS3
 from tests.commands import run
-from tests.pipeline.conftest import UP_TO_RECORDINGS
+from tests.pipeline.conftest import UP_TO_RECORDINGS, World
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 OWNER = "123456789012"
 KEY = "1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -40,10 +44,10 @@ class Place:
 
     server: StrictS3
     bucket: str
-    world: Callable[..., Any]
-    client: Callable[..., Any]
+    world: Callable[..., World]
+    client: Callable[..., S3Client]
 
-    def open(self, *, region: str | None, sandbox: dict[str, Any] | None = None, **variables: str) -> Any:
+    def open(self, *, region: str | None, sandbox: dict[str, Any] | None = None, **variables: str) -> World:
         """The world, whose variables name the bucket and the region (AWS_REGION alone, or nothing)."""
         self.server.seen.clear()
         store = Strict(self.server.environment(region=region) | variables, self.client())
@@ -56,13 +60,13 @@ class Place:
 
 
 @pytest.fixture
-def place(strict_server: StrictS3, world: Callable[..., Any]) -> Iterator[Callable[..., Place]]:
+def place(strict_server: StrictS3, world: Callable[..., World]) -> Iterator[Callable[..., Place]]:
     """`place(region="eu-central-1", locked=True, demands=Demands(…))`."""
 
     def make(region: str = "eu-central-1", **arguments: Any) -> Place:
         name = strict_server.make_bucket(f"archive-{uuid.uuid4().hex[:12]}", region=region, **arguments).name
 
-        def client() -> Any:
+        def client() -> S3Client:
             made = boto3.client(
                 "s3",
                 region_name=region,
@@ -91,14 +95,14 @@ def day(recent: list[date]) -> date:
     return recent[0]
 
 
-def stored(it: Any, day: date) -> None:
+def stored(it: World, day: date) -> None:
     hashes = sorted(it.objects(f"recordings/date={day}/").values())
     expected = sorted(one["sha256"] for one in it.truth(day))
     assert expected
     assert hashes == expected
 
 
-def archived(it: Any, day: date) -> None:
+def archived(it: World, day: date) -> None:
     """One run of a date, after which each recording is stored, and `verify` finds nothing."""
     result = it.run(day)
     assert result.success, it.failures(result)

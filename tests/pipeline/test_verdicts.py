@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from shutil import which
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,6 +31,7 @@ from pipelines.steps.check.audio import audio_is_true
 from pipelines.steps.check.result import Level
 from pipelines.steps.fetch.fetcher import BREAK_AFTER
 from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, age, next_state
+from tests.pipeline.conftest import World
 from tests.pipeline.test_steps import fetched, some_state
 from tests.servers.scripted_http import Request, ScriptedServer
 
@@ -90,7 +90,7 @@ def source() -> Iterator[Source]:
 
 
 @pytest.fixture
-def archiver(source: Source, world: Callable[..., Any]) -> Callable[..., Archiver]:
+def archiver(source: Source, world: Callable[..., World]) -> Callable[..., Archiver]:
     def make(**variables: str) -> Archiver:
         it = world(RINGCX_MEDIA_HOSTS=source.host, **variables)
         return Archiver(it, source)
@@ -101,7 +101,7 @@ def archiver(source: Source, world: Callable[..., Any]) -> Callable[..., Archive
 class Archiver:
     """Runs over the recordings that the source has answers for; each run asks for all that are pending."""
 
-    def __init__(self, it: Any, source: Source) -> None:
+    def __init__(self, it: World, source: Source) -> None:
         self.it = it
         self.source = source
 

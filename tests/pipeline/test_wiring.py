@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -45,6 +44,7 @@ from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, SettingsError
 from sandbox.faults import Faults, Where
 from tests import states
+from tests.pipeline.conftest import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,7 +168,7 @@ def test_nothing_is_read_and_nothing_is_tuned_when_the_definitions_are_imported(
 
 
 def test_a_setting_that_is_wrong_ends_its_step_with_a_sentence_and_the_next_run_reads_it_again(
-    world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world()
     job = build_defs().resolve_job_def("archive_day")
@@ -235,7 +235,7 @@ def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datet
 
 
 def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)))
     assert it.run(recent[0], checks=True).success
@@ -257,14 +257,14 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
     assert isinstance(later.skip_message, str)
 
 
-def test_the_sensor_waits_for_the_time_of_the_next_attempt(world: Callable[..., Any], recent: list[date]) -> None:
+def test_the_sensor_waits_for_the_time_of_the_next_attempt(world: Callable[..., World], recent: list[date]) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)), ARCHIVE_RETRY_MINUTES="30")
     assert it.run(recent[0], checks=True).success
     assert not evaluate(it.instance).run_requests
 
 
 def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)))
     assert it.run(recent[0], checks=True).success
@@ -282,7 +282,7 @@ def pending_state(day: date, written_at: datetime) -> RecordingState:
 
 
 def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     now, ahead = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
@@ -298,7 +298,7 @@ def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
 
 
 def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world()
     now = datetime.now(UTC)
@@ -316,7 +316,7 @@ def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
     assert sorted(asked, reverse=True) == [day.isoformat() for day in days]
 
 
-def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_failed_report_takes_nothing_with_it(world: Callable[..., World], recent: list[date]) -> None:
     it = world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",))))
     result = it.run(recent[0], checks=True)
     assert not result.success

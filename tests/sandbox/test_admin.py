@@ -4,15 +4,15 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from sandbox import Credentials, Faults, Limits, RunningSandbox, SandboxConfig, Where, demo_config
+from tests.sandbox.conftest import Asker, Clock
 
 
-def test_the_truth_holds_what_the_reports_link(start: Callable[..., Any]) -> None:
+def test_the_truth_holds_what_the_reports_link(start: Callable[..., Asker]) -> None:
     source = start()
     listed = source.sandbox.truth("2026-03-09")
     rows = source.calls("2026-03-09T00:00:00.000-0000", "2026-03-09T23:59:59.999-0000").json()
@@ -22,7 +22,7 @@ def test_the_truth_holds_what_the_reports_link(start: Callable[..., Any]) -> Non
     assert all(item["recording_id"] == f"15300002/{item['file']}" for item in listed)
 
 
-def test_the_truth_is_divided_by_local_days(start: Callable[..., Any]) -> None:
+def test_the_truth_is_divided_by_local_days(start: Callable[..., Asker]) -> None:
     source = start()
     zone = ZoneInfo("US/Arizona")
     local = source.sandbox.truth("2026-03-08", timezone="US/Arizona")
@@ -32,7 +32,7 @@ def test_the_truth_is_divided_by_local_days(start: Callable[..., Any]) -> None:
     assert {item["file"] for item in local} != {item["file"] for item in source.sandbox.truth("2026-03-08")}
 
 
-def test_the_truth_of_today_grows_and_of_tomorrow_is_empty(start: Callable[..., Any], clock: Any) -> None:
+def test_the_truth_of_today_grows_and_of_tomorrow_is_empty(start: Callable[..., Asker], clock: Clock) -> None:
     source = start(calls_per_day=(200, 200))
     before = len(source.sandbox.truth("2026-03-10"))
     clock.advance(4 * 3600)
@@ -40,7 +40,7 @@ def test_the_truth_of_today_grows_and_of_tomorrow_is_empty(start: Callable[..., 
     assert source.sandbox.truth("2026-03-12") == []
 
 
-def test_the_truth_names_faults_and_what_they_lead_to(start: Callable[..., Any]) -> None:
+def test_the_truth_names_faults_and_what_they_lead_to(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(not_found=Where(share=0.3), late_links=Where(share=0.3, first=1)))
     listed = source.sandbox.truth("2026-03-09")
     for item in listed:
@@ -49,12 +49,12 @@ def test_the_truth_names_faults_and_what_they_lead_to(start: Callable[..., Any])
 
 
 @pytest.mark.parametrize("query", ["", "?date=yesterday", "?date=2026-03-09&timezone=Nowhere"])
-def test_a_truth_without_a_date_or_zone_is_refused(start: Callable[..., Any], query: str) -> None:
+def test_a_truth_without_a_date_or_zone_is_refused(start: Callable[..., Asker], query: str) -> None:
     source = start()
     assert source.http.get(f"{source.sandbox.url}/sandbox/truth{query}").status_code == 400
 
 
-def test_requests_are_counted_by_kind_path_and_report(start: Callable[..., Any]) -> None:
+def test_requests_are_counted_by_kind_path_and_report(start: Callable[..., Asker]) -> None:
     source = start()
     item = source.sandbox.truth("2026-03-09")[0]
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_requests_are_counted_by_kind_path_and_report(start: Callable[..., Any])
     assert counted["user_agents"] == {"tests/1": 3}
 
 
-def test_the_peak_of_concurrency_is_counted_until_the_last_byte(start: Callable[..., Any]) -> None:
+def test_the_peak_of_concurrency_is_counted_until_the_last_byte(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(slow=Where(share=1), slow_bytes_per_s=200_000))
     files = [item["file"] for item in source.sandbox.truth("2026-03-09")[:6]]
     with ThreadPoolExecutor(6) as pool:
@@ -77,7 +77,7 @@ def test_the_peak_of_concurrency_is_counted_until_the_last_byte(start: Callable[
     assert source.sandbox.counters()["peak_concurrency"]["media"] == 6
 
 
-def test_an_unfinished_download_is_not_counted_as_complete(start: Callable[..., Any]) -> None:
+def test_an_unfinished_download_is_not_counted_as_complete(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(cut_off=Where(share=1, first=1)))
     item = source.sandbox.truth("2026-03-09")[0]
     with pytest.raises(Exception, match="peer closed"):
@@ -92,7 +92,7 @@ def test_an_unfinished_download_is_not_counted_as_complete(start: Callable[..., 
     ("headers", "header"), [({"X-Auth-Token": "t"}, "x-auth-token"), ({"Authorization": "Bearer t"}, "authorization")]
 )
 def test_a_log_in_token_sent_to_a_recording_is_noted(
-    start: Callable[..., Any], headers: dict[str, str], header: str
+    start: Callable[..., Asker], headers: dict[str, str], header: str
 ) -> None:
     source = start()
     item = source.sandbox.truth("2026-03-09")[0]
@@ -102,21 +102,21 @@ def test_a_log_in_token_sent_to_a_recording_is_noted(
     ]
 
 
-def test_credentials_out_of_a_link_are_noted(start: Callable[..., Any]) -> None:
+def test_credentials_out_of_a_link_are_noted(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(link_credentials=Where(share=1)))
     rows = source.calls("2026-03-09T00:00:00.000-0000", "2026-03-09T23:59:59.999-0000").json()
     source.http.get(next(row["recordingUrl"] for row in rows if row["recordingUrl"]))
     assert [leak["where"] for leak in source.sandbox.counters()["leaked_credentials"]] == ["link_credentials"]
 
 
-def test_a_hostile_host_is_seen_when_it_is_asked(start: Callable[..., Any]) -> None:
+def test_a_hostile_host_is_seen_when_it_is_asked(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(link_evil_host=Where(share=1)))
     rows = source.calls("2026-03-09T00:00:00.000-0000", "2026-03-09T23:59:59.999-0000").json()
     source.http.get(next(row["recordingUrl"] for row in rows if row["recordingUrl"]))
     assert source.sandbox.counters()["requests"]["evil_host"] == 1
 
 
-def test_a_reset_forgets_counts_and_knobs_but_not_log_ins(start: Callable[..., Any]) -> None:
+def test_a_reset_forgets_counts_and_knobs_but_not_log_ins(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(not_yet=Where(share=1, first=1)))
     item = source.sandbox.truth("2026-03-09")[0]
     assert [source.media(item["file"]).status_code for _ in range(2)] == [404, 200]
@@ -127,7 +127,7 @@ def test_a_reset_forgets_counts_and_knobs_but_not_log_ins(start: Callable[..., A
     assert [source.media(item["file"]).status_code for _ in range(2)] == [404, 200]
 
 
-def test_knobs_can_be_replaced_or_added_to(start: Callable[..., Any]) -> None:
+def test_knobs_can_be_replaced_or_added_to(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(mp3=Where(share=1)))
     url = f"{source.sandbox.url}/sandbox/faults"
     assert source.http.patch(url, json={"forbidden": 0.5}).json()["mp3"]["share"] == 1
@@ -151,7 +151,7 @@ def test_settings_survive_json() -> None:
         SandboxConfig.from_json({"nonsense": 1})
 
 
-def test_the_environment_points_an_archiver_here(start: Callable[..., Any]) -> None:
+def test_the_environment_points_an_archiver_here(start: Callable[..., Asker]) -> None:
     sandbox = start().sandbox
     common = {
         "RINGCX_ACCOUNT_IDS": "15300002",
@@ -171,7 +171,7 @@ def test_the_environment_points_an_archiver_here(start: Callable[..., Any]) -> N
         assert set(variables) - set(common) == names
 
 
-def test_a_sandbox_in_a_process_of_its_own_tells_the_same_truth(start: Callable[..., Any]) -> None:
+def test_a_sandbox_in_a_process_of_its_own_tells_the_same_truth(start: Callable[..., Asker]) -> None:
     here = start(talk_seconds=(3, 20)).sandbox.truth("2026-03-01")
     with RunningSandbox(SandboxConfig(), own_process=True) as there:
         assert there.truth("2026-03-01") == here

@@ -13,23 +13,24 @@ from hypothesis import strategies as st
 
 from sandbox import Faults, Where
 from sandbox.faults import LINK_FAULTS, MEDIA_FAULTS, REPORT_FAULTS
+from tests.sandbox.conftest import Asker, Clock
 
 CUTS = ("cut_off", "cut_off_chunked", "reset", "reset_early")
 
 
 @pytest.fixture
-def source(start: Callable[..., Any]) -> Any:
+def source(start: Callable[..., Asker]) -> Asker:
     return start()
 
 
 @pytest.fixture
-def truth(source: Any) -> dict[str, Any]:
+def truth(source: Asker) -> dict[str, Any]:
     """A stereo recording of yesterday."""
     listed = source.sandbox.truth("2026-03-09")
     return next(item for item in listed if item["layout"] == "stereo" and item["duration_s"] >= 5)
 
 
-def raw_exchange(source: Any, file: str) -> tuple[bytes, bool]:
+def raw_exchange(source: Asker, file: str) -> tuple[bytes, bool]:
     """Everything that comes over a plain socket, and whether the end was a reset."""
     address = urlsplit(source.sandbox.url)
     received = b""
@@ -84,7 +85,7 @@ def test_every_knob_of_the_tables_exists() -> None:
         assert isinstance(getattr(Faults(), name), Where)
 
 
-def test_without_faults_the_recording_is_what_the_truth_says(source: Any, truth: dict[str, Any]) -> None:
+def test_without_faults_the_recording_is_what_the_truth_says(source: Asker, truth: dict[str, Any]) -> None:
     answer = source.media(truth["file"])
     assert answer.headers["content-type"] == "audio/wav"
     assert len(answer.content) == truth["size"] == int(answer.headers["content-length"])
@@ -115,7 +116,7 @@ def sha256(body: bytes) -> str:
     ],
 )
 def test_a_recording_fails_as_told_and_only_so_often(
-    source: Any, truth: dict[str, Any], *, knob: str, status: int, content_type: str, beginning: bytes | None
+    source: Asker, truth: dict[str, Any], *, knob: str, status: int, content_type: str, beginning: bytes | None
 ) -> None:
     source.sandbox.set_faults({knob: {"paths": [truth["file"]], "first": 2}})
     answers = [source.media(truth["file"]) for _ in range(3)]
@@ -127,14 +128,14 @@ def test_a_recording_fails_as_told_and_only_so_often(
     assert sha256(answers[2].content) == truth["sha256"]
 
 
-def test_a_fault_touches_no_other_recording(source: Any, truth: dict[str, Any]) -> None:
+def test_a_fault_touches_no_other_recording(source: Asker, truth: dict[str, Any]) -> None:
     other = next(item for item in source.sandbox.truth("2026-03-09") if item["file"] != truth["file"])
     source.sandbox.set_faults({"not_found": [truth["file"]]})
     assert source.media(truth["file"]).status_code == 404
     assert sha256(source.media(other["file"]).content) == other["sha256"]
 
 
-def test_faults_follow_one_another(source: Any, truth: dict[str, Any]) -> None:
+def test_faults_follow_one_another(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults(
         {
             "server_error": {"share": 1, "first": 1},
@@ -146,30 +147,30 @@ def test_faults_follow_one_another(source: Any, truth: dict[str, Any]) -> None:
     assert sha256(source.media(truth["file"]).content) == truth["sha256"]
 
 
-def test_a_header_only_recording_has_44_bytes(source: Any, truth: dict[str, Any]) -> None:
+def test_a_header_only_recording_has_44_bytes(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"header_only": 1})
     assert len(source.media(truth["file"]).content) == 44
 
 
-def test_a_throttled_request_says_how_long_to_wait(source: Any, truth: dict[str, Any]) -> None:
+def test_a_throttled_request_says_how_long_to_wait(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"throttled": 1, "retry_after_s": 7})
     assert source.media(truth["file"]).headers["retry-after"] == "7"
 
 
-def test_the_status_of_a_server_error_can_be_chosen(source: Any, truth: dict[str, Any]) -> None:
+def test_the_status_of_a_server_error_can_be_chosen(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"server_error": 1, "error_status": 502})
     assert source.media(truth["file"]).status_code == 502
 
 
 @pytest.mark.parametrize("knob", CUTS)
-def test_a_client_sees_that_a_connection_was_cut(source: Any, truth: dict[str, Any], knob: str) -> None:
+def test_a_client_sees_that_a_connection_was_cut(source: Asker, truth: dict[str, Any], knob: str) -> None:
     source.sandbox.set_faults({knob: {"share": 1, "first": 1}})
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         source.media(truth["file"])
     assert sha256(source.media(truth["file"]).content) == truth["sha256"]
 
 
-def test_a_cut_off_body_is_shorter_than_declared(source: Any, truth: dict[str, Any]) -> None:
+def test_a_cut_off_body_is_shorter_than_declared(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"cut_off": 1})
     received, was_reset = raw_exchange(source, truth["file"])
     head, _, body = received.partition(b"\r\n\r\n")
@@ -178,7 +179,7 @@ def test_a_cut_off_body_is_shorter_than_declared(source: Any, truth: dict[str, A
     assert len(body) == truth["size"] // 2
 
 
-def test_a_chunked_body_is_cut_before_its_last_chunk(source: Any, truth: dict[str, Any]) -> None:
+def test_a_chunked_body_is_cut_before_its_last_chunk(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"cut_off_chunked": 1})
     received, was_reset = raw_exchange(source, truth["file"])
     head, _, body = received.partition(b"\r\n\r\n")
@@ -188,7 +189,7 @@ def test_a_chunked_body_is_cut_before_its_last_chunk(source: Any, truth: dict[st
     assert not body.endswith(b"0\r\n\r\n")
 
 
-def test_an_unframed_body_is_cut_without_any_sign_but_the_wavs_own_header(source: Any, truth: dict[str, Any]) -> None:
+def test_an_unframed_body_is_cut_without_any_sign_but_the_wavs_own_header(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"cut_off_unframed": 1})
     received, was_reset = raw_exchange(source, truth["file"])
     head, _, body = received.partition(b"\r\n\r\n")
@@ -199,39 +200,39 @@ def test_an_unframed_body_is_cut_without_any_sign_but_the_wavs_own_header(source
     assert len(source.media(truth["file"]).content) == len(body)  # no error for the client
 
 
-def test_a_reset_is_a_real_one_in_the_middle_of_the_body(source: Any, truth: dict[str, Any]) -> None:
+def test_a_reset_is_a_real_one_in_the_middle_of_the_body(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"reset": 1})
     received, was_reset = raw_exchange(source, truth["file"])
     assert was_reset
     assert 0 < len(received) < truth["size"]
 
 
-def test_an_early_reset_comes_before_any_byte(source: Any, truth: dict[str, Any]) -> None:
+def test_an_early_reset_comes_before_any_byte(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"reset_early": 1})
     assert raw_exchange(source, truth["file"]) == (b"", True)
 
 
-def test_a_slow_body_takes_its_time_and_is_whole(source: Any, truth: dict[str, Any]) -> None:
+def test_a_slow_body_takes_its_time_and_is_whole(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"slow": 1, "slow_bytes_per_s": truth["size"] * 2})
     begin = time.monotonic()
     assert sha256(source.media(truth["file"]).content) == truth["sha256"]
     assert time.monotonic() - begin >= 0.4
 
 
-def test_a_browser_gets_an_mp3(source: Any, truth: dict[str, Any]) -> None:
+def test_a_browser_gets_an_mp3(source: Asker, truth: dict[str, Any]) -> None:
     answer = source.media(truth["file"], headers={"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"})
     assert answer.headers["content-type"] == "audio/mpeg"
     assert answer.content.startswith(b"ID3")
 
 
-def test_a_redirect_on_the_same_host_leads_to_the_recording(source: Any, truth: dict[str, Any]) -> None:
+def test_a_redirect_on_the_same_host_leads_to_the_recording(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"redirect_same_host": 1})
     answer = source.media(truth["file"])
     assert answer.status_code == 302
     assert sha256(source.http.get(answer.headers["location"]).content) == truth["sha256"]
 
 
-def test_a_redirect_to_another_host_is_seen_when_followed(source: Any, truth: dict[str, Any]) -> None:
+def test_a_redirect_to_another_host_is_seen_when_followed(source: Asker, truth: dict[str, Any]) -> None:
     source.sandbox.set_faults({"redirect_other_host": 1})
     answer = source.media(truth["file"])
     assert httpx.URL(answer.headers["location"]).host == "localhost"
@@ -244,7 +245,7 @@ def test_a_redirect_to_another_host_is_seen_when_followed(source: Any, truth: di
 
 @pytest.mark.parametrize(("how", "status"), [("404", 404), ("202", 202), ("empty", 200)])
 def test_a_recording_is_not_ready_until_some_time_after_its_call(
-    start: Callable[..., Any], clock: Any, how: str, status: int
+    start: Callable[..., Asker], clock: Clock, how: str, status: int
 ) -> None:
     source = start(ready_after_s=86_400 * 2, faults=Faults.parse({"not_ready": how}))
     item = source.sandbox.truth("2026-03-09")[0]
@@ -256,13 +257,13 @@ def test_a_recording_is_not_ready_until_some_time_after_its_call(
     assert source.sandbox.counters()["refused"]["media_not_ready"] == 1
 
 
-def test_recordings_that_are_not_ready_answer_in_several_ways(start: Callable[..., Any]) -> None:
+def test_recordings_that_are_not_ready_answer_in_several_ways(start: Callable[..., Asker]) -> None:
     source = start(ready_after_s=86_400 * 2)
     statuses = {source.media(item["file"]).status_code for item in source.sandbox.truth("2026-03-09")}
     assert statuses == {404, 202, 200}
 
 
-def test_a_recording_is_gone_after_the_retention_period(start: Callable[..., Any]) -> None:
+def test_a_recording_is_gone_after_the_retention_period(start: Callable[..., Asker]) -> None:
     source = start(retention_days=30)
     old, young = (source.sandbox.truth(day)[0] for day in ("2026-01-05", "2026-03-05"))
     assert source.media(old["file"]).status_code == 404
@@ -271,11 +272,11 @@ def test_a_recording_is_gone_after_the_retention_period(start: Callable[..., Any
 
 
 @pytest.mark.parametrize("file", ["", "15300002/202603/09/none-1.WAV", "..%2F..%2Fetc%2Fpasswd"])
-def test_what_does_not_exist_is_not_served(source: Any, file: str) -> None:
+def test_what_does_not_exist_is_not_served(source: Asker, file: str) -> None:
     assert source.media(file).status_code in (400, 404)
 
 
-def test_recordings_may_need_basic_auth(start: Callable[..., Any]) -> None:
+def test_recordings_may_need_basic_auth(start: Callable[..., Asker]) -> None:
     from sandbox import Credentials
 
     source = start(credentials=Credentials(media_username="m", media_password="p"))

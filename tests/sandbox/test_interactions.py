@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from sandbox import Faults, Limits, Where
+from tests.sandbox.conftest import Asker, Clock
 
 FREE = Limits(reports="none", exchange="none", media="none", metadata="none", download="none")
 DAY = [f"2026-03-09 {hour:02d}:00:00" for hour in range(0, 24, 3)]
@@ -40,7 +41,7 @@ def metadata(
     return source.http.post(below(source, "interaction-metadata", account), json=body, headers=headers)
 
 
-def test_a_days_windows_tell_of_every_recording_of_a_leg_once(start: Callable[..., Any]) -> None:
+def test_a_days_windows_tell_of_every_recording_of_a_leg_once(start: Callable[..., Asker]) -> None:
     source = start(limits=FREE)
     rows = {row["segmentId"]: row for window in DAY for row in metadata(source, window).json()}
     listed = [one for one in source.sandbox.truth("2026-03-09") if one["segment"]]
@@ -61,7 +62,7 @@ def test_a_days_windows_tell_of_every_recording_of_a_leg_once(start: Callable[..
     assert all(first <= one <= first + timedelta(hours=3) for one in ended)
 
 
-def test_a_zone_is_understood(start: Callable[..., Any]) -> None:
+def test_a_zone_is_understood(start: Callable[..., Asker]) -> None:
     source = start(limits=FREE)
     here = metadata(source, "2026-03-09 11:00:00", zone="US/Eastern").json()  # the clocks had just gone forward
     assert [one["segmentId"] for one in here] == [one["segmentId"] for one in metadata(source, DAY[5]).json()]
@@ -79,7 +80,7 @@ def test_a_zone_is_understood(start: Callable[..., Any]) -> None:
     ],
 )
 def test_a_window_that_there_is_not_is_answered_400_as_json(
-    start: Callable[..., Any], window: str, interval: Any, zone: str, details: str
+    start: Callable[..., Asker], window: str, interval: Any, zone: str, details: str
 ) -> None:
     answer = metadata(start(limits=FREE), window, interval=interval, zone=zone)
     assert answer.status_code == 400
@@ -87,7 +88,7 @@ def test_a_window_that_there_is_not_is_answered_400_as_json(
     assert details in answer.json()["details"]
 
 
-def test_the_documented_limits_hold_for_each_sub_account(start: Callable[..., Any], clock: Any) -> None:
+def test_the_documented_limits_hold_for_each_sub_account(start: Callable[..., Asker], clock: Clock) -> None:
     source = start(accounts=("15300002", "15300003"), limits=Limits())
     statuses = []
     for _ in range(4):
@@ -106,7 +107,7 @@ def test_the_documented_limits_hold_for_each_sub_account(start: Callable[..., An
 
 
 def test_without_the_right_a_good_log_in_is_answered_403_and_a_bad_one_401_in_plain_text(
-    start: Callable[..., Any],
+    start: Callable[..., Asker],
 ) -> None:
     assert metadata(start(wem=False, limits=FREE), DAY[0]).status_code == 403
     source = start(limits=FREE)
@@ -120,7 +121,7 @@ def test_without_the_right_a_good_log_in_is_answered_403_and_a_bad_one_401_in_pl
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_segment_gives_the_bytes_of_its_legs_stereo_recording_to_a_bearer_only(
-    start: Callable[..., Any], method: str
+    start: Callable[..., Asker], method: str
 ) -> None:
     source = start(limits=FREE)
     one = next(item for item in source.sandbox.truth("2026-03-09") if item["segment"])
@@ -136,7 +137,7 @@ def test_a_segment_gives_the_bytes_of_its_legs_stereo_recording_to_a_bearer_only
     assert source.http.request(method, f"{url}x", headers=bearer(source)).status_code == 404
 
 
-def test_a_flag_is_false_at_first_and_true_later_where_links_are_late(start: Callable[..., Any]) -> None:
+def test_a_flag_is_false_at_first_and_true_later_where_links_are_late(start: Callable[..., Asker]) -> None:
     source = start(limits=FREE, faults=Faults(late_links=Where(share=1.0, first=1)))
     first, second = (
         {row["segmentId"]: row["hasRecording"] for row in metadata(source, DAY[6]).json()} for _ in range(2)
@@ -145,7 +146,7 @@ def test_a_flag_is_false_at_first_and_true_later_where_links_are_late(start: Cal
     assert True in second.values()
 
 
-def test_faults_of_a_window_are_chosen_by_its_start(start: Callable[..., Any]) -> None:
+def test_faults_of_a_window_are_chosen_by_its_start(start: Callable[..., Asker]) -> None:
     source = start(
         limits=FREE, faults=Faults(report_json_error_200=Where(paths=("interaction_metadata/2026-03-09T03:00:00",)))
     )

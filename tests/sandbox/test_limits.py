@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 
 from sandbox import Limits
 from sandbox.limits import Rate, SlidingWindows, parse_rates
+from tests.sandbox.conftest import Asker, Clock
 
 DAY = ("2026-03-09 00:00:00", "2026-03-09 02:00:00")
 
@@ -52,7 +52,7 @@ def test_whoever_waits_as_told_is_admitted(gaps: list[float]) -> None:
             assert windows.admit("a") is None
 
 
-def test_reports_are_limited_to_two_a_minute_for_each_account(start: Callable[..., Any], clock: Any) -> None:
+def test_reports_are_limited_to_two_a_minute_for_each_account(start: Callable[..., Asker], clock: Clock) -> None:
     source = start(limits=Limits(), accounts=("15300002", "2"))
     statuses = [source.agents("inbound", *DAY).status_code for _ in range(3)]
     assert statuses == [200, 200, 429]
@@ -66,7 +66,7 @@ def test_reports_are_limited_to_two_a_minute_for_each_account(start: Callable[..
     assert {name: number for name, number in violations.items() if number} == {"reports": 2}
 
 
-def test_exchanges_are_limited_to_five_a_minute(start: Callable[..., Any]) -> None:
+def test_exchanges_are_limited_to_five_a_minute(start: Callable[..., Asker]) -> None:
     source = start(limits=Limits())
     form = {"rcAccessToken": "wrong", "rcTokenType": "Bearer"}
     url = f"{source.sandbox.url}/api/auth/login/rc/accesstoken"
@@ -74,7 +74,7 @@ def test_exchanges_are_limited_to_five_a_minute(start: Callable[..., Any]) -> No
     assert source.sandbox.counters()["violations"]["exchange"] == 1
 
 
-def test_media_is_limited_only_when_asked_for(start: Callable[..., Any]) -> None:
+def test_media_is_limited_only_when_asked_for(start: Callable[..., Asker]) -> None:
     source = start(limits=Limits(media="1/60"))
     file = source.sandbox.truth("2026-03-09")[0]["file"]
     assert [source.media(file).status_code for _ in range(2)] == [200, 429]
@@ -83,7 +83,7 @@ def test_media_is_limited_only_when_asked_for(start: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize("limits", [{"reports": "x"}, {"nonsense": "1/1"}])
-def test_limits_that_are_none_are_refused_at_run_time(start: Callable[..., Any], limits: dict[str, str]) -> None:
+def test_limits_that_are_none_are_refused_at_run_time(start: Callable[..., Asker], limits: dict[str, str]) -> None:
     source = start()
     with pytest.raises(ValueError, match="limit"):
         source.sandbox.set_limits(**limits)

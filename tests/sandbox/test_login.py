@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from sandbox import Faults
+from tests.sandbox.conftest import Asker, Clock
 
 PERIOD = ("2026-03-09 00:00:00", "2026-03-09 01:00:00")
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -41,7 +42,7 @@ class Session:
 
 
 @pytest.fixture
-def session(start: Callable[..., Any]) -> Session:
+def session(start: Callable[..., Asker]) -> Session:
     return Session(start())
 
 
@@ -56,7 +57,7 @@ def test_a_jwt_leads_to_a_token_that_opens_reports(session: Session) -> None:
     assert session.report(bearer(answer)).status_code == 200
 
 
-def test_a_token_expires_after_five_minutes_and_says_so(session: Session, clock: Any) -> None:
+def test_a_token_expires_after_five_minutes_and_says_so(session: Session, clock: Clock) -> None:
     headers = bearer(session.exchange())
     clock.advance(299)
     assert session.report(headers).status_code == 200
@@ -66,7 +67,7 @@ def test_a_token_expires_after_five_minutes_and_says_so(session: Session, clock:
     assert session.source.sandbox.counters()["refused"]["expired_token"] == 1
 
 
-def test_the_life_of_a_token_is_a_knob(start: Callable[..., Any], clock: Any) -> None:
+def test_the_life_of_a_token_is_a_knob(start: Callable[..., Asker], clock: Clock) -> None:
     session = Session(start(faults=Faults(token_seconds=10)))
     headers = bearer(session.exchange())
     clock.advance(11)
@@ -101,7 +102,7 @@ def test_wrong_credentials_are_told_apart(session: Session) -> None:
     assert session.source.sandbox.counters()["refused"]["bad_login"] == 4
 
 
-def test_a_password_leads_to_a_legacy_token_for_an_hour_renewed_by_use(session: Session, clock: Any) -> None:
+def test_a_password_leads_to_a_legacy_token_for_an_hour_renewed_by_use(session: Session, clock: Clock) -> None:
     form = {"username": session.own.username, "password": session.own.password}
     for base in ("/api", "/voice/api"):
         answer = session.post(f"{base}/v1/auth/login", data=form)
@@ -114,7 +115,7 @@ def test_a_password_leads_to_a_legacy_token_for_an_hour_renewed_by_use(session: 
     assert session.post("/api/v1/auth/login", data=form | {"password": "wrong"}).status_code == 401
 
 
-def test_a_permanent_token_never_expires(session: Session, clock: Any) -> None:
+def test_a_permanent_token_never_expires(session: Session, clock: Clock) -> None:
     clock.advance(86_400 * 400)
     assert session.report({"X-Auth-Token": session.own.api_token}).status_code == 200
 
@@ -131,7 +132,7 @@ def test_another_account_is_forbidden(session: Session) -> None:
     assert set(answer.json()) == {"generalMessage", "details", "requestUri", "timestamp"}
 
 
-def test_each_account_has_its_own_calls(start: Callable[..., Any]) -> None:
+def test_each_account_has_its_own_calls(start: Callable[..., Asker]) -> None:
     session = Session(start(accounts=("1", "2")))
     headers = {"X-Auth-Token": session.own.api_token}
     assert session.report(headers, "1").text != session.report(headers, "2").text

@@ -14,6 +14,7 @@ import pytest
 
 from sandbox import Faults, Where
 from sandbox.reports import AGENT_COLUMNS, GLOBAL_FIELDS
+from tests.sandbox.conftest import Asker, Clock
 
 DAY = ("2026-03-09 00:00:00", "2026-03-10 00:00:00")
 DAY_ISO = ("2026-03-09T00:00:00.000-0000", "2026-03-09T23:59:59.999-0000")
@@ -25,7 +26,7 @@ def table(answer: httpx.Response) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"), newline="")))
 
 
-def test_agent_segments_come_as_documented(start: Callable[..., Any]) -> None:
+def test_agent_segments_come_as_documented(start: Callable[..., Asker]) -> None:
     answer = start().agents("inbound", *DAY)
     assert answer.headers["content-type"].startswith("text/csv")
     heading, rest = answer.content.decode().split("\r\n", 1)
@@ -41,7 +42,7 @@ def test_agent_segments_come_as_documented(start: Callable[..., Any]) -> None:
         assert row["Call Type"] == "INBOUND"
 
 
-def test_each_direction_has_its_own_report(start: Callable[..., Any]) -> None:
+def test_each_direction_has_its_own_report(start: Callable[..., Asker]) -> None:
     source = start()
     inbound, outbound = (table(source.agents(way, *DAY)) for way in ("inbound", "outbound"))
     assert {row["Call Type"] for row in outbound} == {"OUTBOUND"}
@@ -50,7 +51,7 @@ def test_each_direction_has_its_own_report(start: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("zone", ["US/Arizona", "Asia/Kolkata", "Europe/Berlin", "UTC"])
-def test_times_are_read_and_written_in_the_zone_that_was_asked_for(start: Callable[..., Any], zone: str) -> None:
+def test_times_are_read_and_written_in_the_zone_that_was_asked_for(start: Callable[..., Asker], zone: str) -> None:
     source = start()
     local = ZoneInfo(zone)
     begin, end = (datetime(2026, 3, day, tzinfo=UTC).astimezone(local) for day in (8, 9))
@@ -68,13 +69,13 @@ def test_times_are_read_and_written_in_the_zone_that_was_asked_for(start: Callab
     assert len(there) > 5
 
 
-def test_free_text_survives_with_commas_quotes_line_breaks_and_scripts(start: Callable[..., Any]) -> None:
+def test_free_text_survives_with_commas_quotes_line_breaks_and_scripts(start: Callable[..., Asker]) -> None:
     source = start(calls_per_day=(200, 200))
     seen = {row["Agent Disposition"] for row in table(source.agents("inbound", *DAY))}
     assert {"Line one\r\nline two, with comma", 'Customer said "no, thanks"', "お客様は満足されました", ""} <= seen
 
 
-def test_calls_come_as_json_with_the_documented_fields(start: Callable[..., Any]) -> None:
+def test_calls_come_as_json_with_the_documented_fields(start: Callable[..., Asker]) -> None:
     answer = start().calls(*DAY_ISO)
     assert answer.headers["content-type"].startswith("application/json")
     rows = answer.json()
@@ -83,7 +84,7 @@ def test_calls_come_as_json_with_the_documented_fields(start: Callable[..., Any]
     assert any(not row["recordingUrl"] for row in rows)
 
 
-def test_calls_come_as_csv_when_the_source_is_in_that_mood(start: Callable[..., Any]) -> None:
+def test_calls_come_as_csv_when_the_source_is_in_that_mood(start: Callable[..., Asker]) -> None:
     source = start()
     as_json = source.calls(*DAY_ISO).json()
     source.sandbox.set_faults({"report_csv": 1})
@@ -93,7 +94,7 @@ def test_calls_come_as_csv_when_the_source_is_in_that_mood(start: Callable[..., 
 
 
 def test_a_transferred_call_has_several_rows_that_link_one_recording_in_several_forms(
-    start: Callable[..., Any],
+    start: Callable[..., Asker],
 ) -> None:
     rows = [row for row in start().calls(*DAY_ISO).json() if row["recordingUrl"]]
     uii, count = Counter(row["uii"] for row in rows).most_common(1)[0]
@@ -103,7 +104,7 @@ def test_a_transferred_call_has_several_rows_that_link_one_recording_in_several_
     assert len(files) < len(urls)
 
 
-def test_unanswered_outbound_calls_only_come_when_asked_for(start: Callable[..., Any]) -> None:
+def test_unanswered_outbound_calls_only_come_when_asked_for(start: Callable[..., Asker]) -> None:
     source = start(calls_per_day=(100, 100))
     without = source.calls(*DAY_ISO, includeNoAnswers=False).json()
     with_them = source.calls(*DAY_ISO, includeNoAnswers=True).json()
@@ -113,7 +114,7 @@ def test_unanswered_outbound_calls_only_come_when_asked_for(start: Callable[...,
     assert not any(row["recordingUrl"] for row in extra)
 
 
-def test_kinds_of_sources_can_be_left_out(start: Callable[..., Any]) -> None:
+def test_kinds_of_sources_can_be_left_out(start: Callable[..., Asker]) -> None:
     source = start()
     gates = source.calls(*DAY_ISO, containCampaigns=False).json()
     campaigns = source.calls(*DAY_ISO, containGates=False).json()
@@ -122,14 +123,14 @@ def test_kinds_of_sources_can_be_left_out(start: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
-def test_whether_a_period_includes_its_end_is_a_knob(start: Callable[..., Any], *, inclusive: bool) -> None:
+def test_whether_a_period_includes_its_end_is_a_knob(start: Callable[..., Asker], *, inclusive: bool) -> None:
     source = start(end_inclusive=inclusive)
     rows = source.calls("2026-03-08T00:00:00.000-0000", "2026-03-09T00:00:00.000-0000").json()
     assert any(row["callStartDts"].startswith("2026-03-09T00:00:00") for row in rows) is inclusive
     assert any(row["callStartDts"].startswith("2026-03-08T00:00:00") for row in rows)
 
 
-def test_a_segment_is_selected_by_its_own_start(start: Callable[..., Any]) -> None:
+def test_a_segment_is_selected_by_its_own_start(start: Callable[..., Asker]) -> None:
     before = table(start().agents("inbound", "2026-03-08 00:00:00", "2026-03-08 23:59:59"))
     after = table(start().agents("inbound", "2026-03-09 00:00:00", "2026-03-09 23:59:59"))
     both = {row["UII"] for row in before} & {row["UII"] for row in after}
@@ -138,7 +139,9 @@ def test_a_segment_is_selected_by_its_own_start(start: Callable[..., Any]) -> No
     assert len(pairs) == len(set(pairs))
 
 
-def test_a_report_of_today_ends_five_minutes_ago_and_has_no_live_call(start: Callable[..., Any], clock: Any) -> None:
+def test_a_report_of_today_ends_five_minutes_ago_and_has_no_live_call(
+    start: Callable[..., Asker], clock: Clock
+) -> None:
     source = start(calls_per_day=(800, 800))
     period = ("2026-03-10T00:00:00.000-0000", "2026-03-10T23:59:59.999-0000")
     rows = source.calls(*period).json()
@@ -149,7 +152,7 @@ def test_a_report_of_today_ends_five_minutes_ago_and_has_no_live_call(start: Cal
     assert len(source.calls(*period).json()) > len(rows)
 
 
-def test_a_recent_period_can_be_refused(start: Callable[..., Any]) -> None:
+def test_a_recent_period_can_be_refused(start: Callable[..., Asker]) -> None:
     source = start(recent_periods="refuse")
     refused = source.calls("2026-03-10T00:00:00.000-0000", "2026-03-10T17:56:00.000-0000")
     assert refused.status_code == 400
@@ -157,7 +160,7 @@ def test_a_recent_period_can_be_refused(start: Callable[..., Any]) -> None:
     assert source.calls("2026-03-10T00:00:00.000-0000", "2026-03-10T17:54:00.000-0000").status_code == 200
 
 
-def test_a_call_appears_some_time_after_it_ended(start: Callable[..., Any], clock: Any) -> None:
+def test_a_call_appears_some_time_after_it_ended(start: Callable[..., Asker], clock: Clock) -> None:
     source = start(rows_after_s=7200, calls_per_day=(300, 300))
     period = ("2026-03-10T00:00:00.000-0000", "2026-03-10T18:00:00.000-0000")
     ends = [datetime.fromisoformat(row["callEndDts"]) for row in source.calls(*period).json()]
@@ -172,7 +175,7 @@ def test_a_call_appears_some_time_after_it_ended(start: Callable[..., Any], cloc
         {"reportCriteria": None},
     ],
 )
-def test_a_body_that_asks_for_no_report_is_refused(start: Callable[..., Any], change: dict[str, Any]) -> None:
+def test_a_body_that_asks_for_no_report_is_refused(start: Callable[..., Asker], change: dict[str, Any]) -> None:
     source = start()
     name = "Inbound_Agent_Segment_Metadata_Report"
     criteria = {"reportName": name, "startTimestamp": DAY[0], "endTimestamp": DAY[1], "timezoneName": "UTC"}
@@ -182,11 +185,11 @@ def test_a_body_that_asks_for_no_report_is_refused(start: Callable[..., Any], ch
 
 
 @pytest.mark.parametrize("zone", ["Nowhere/Land", "", "../etc"])
-def test_an_unknown_zone_is_refused(start: Callable[..., Any], zone: str) -> None:
+def test_an_unknown_zone_is_refused(start: Callable[..., Asker], zone: str) -> None:
     assert start().agents("inbound", *DAY, zone).status_code == 400
 
 
-def test_links_are_in_the_vendors_form_and_lead_back_here(start: Callable[..., Any]) -> None:
+def test_links_are_in_the_vendors_form_and_lead_back_here(start: Callable[..., Asker]) -> None:
     source = start()
     mono = [row["recordingUrl"] for row in source.calls(*DAY_ISO).json() if row["recordingUrl"]]
     stereo = [row[URL] for row in table(source.agents("inbound", *DAY)) if row[URL]]
@@ -198,13 +201,13 @@ def test_links_are_in_the_vendors_form_and_lead_back_here(start: Callable[..., A
     assert {source.http.get(url).status_code for url in mono + stereo} == {200}
 
 
-def test_late_rows_are_missing_from_the_first_pulls_only(start: Callable[..., Any]) -> None:
+def test_late_rows_are_missing_from_the_first_pulls_only(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(late_rows=Where(share=0.4, first=2)))
     counts = [len(source.calls(*DAY_ISO).json()) for _ in range(4)]
     assert counts[0] == counts[1] < counts[2] == counts[3]
 
 
-def test_late_links_are_empty_on_the_first_pulls_only(start: Callable[..., Any]) -> None:
+def test_late_links_are_empty_on_the_first_pulls_only(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(late_links=Where(share=0.5, first=1)))
     first, second = (table(source.agents("inbound", *DAY)) for _ in range(2))
     assert len(first) == len(second)
@@ -212,7 +215,7 @@ def test_late_links_are_empty_on_the_first_pulls_only(start: Callable[..., Any])
     assert all(bool(row[URL]) == bool(row[NAME]) for row in first)
 
 
-def test_hostile_links_are_as_hostile_as_they_say(start: Callable[..., Any]) -> None:
+def test_hostile_links_are_as_hostile_as_they_say(start: Callable[..., Asker]) -> None:
     def stereo(knob: str) -> str:
         source = start(faults=Faults.parse({knob: 1}))
         return next(row[URL] for row in table(source.agents("inbound", *DAY)) if row[URL])
@@ -223,14 +226,14 @@ def test_hostile_links_are_as_hostile_as_they_say(start: Callable[..., Any]) -> 
     assert " " in stereo("link_stray_blanks")
 
 
-def test_stray_blanks_must_be_taken_out_of_a_link(start: Callable[..., Any]) -> None:
+def test_stray_blanks_must_be_taken_out_of_a_link(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(link_stray_blanks=Where(share=1)))
     link = next(row[URL] for row in table(source.agents("inbound", *DAY)) if row[URL])
     assert source.http.get(link).status_code == 400
     assert source.http.get(link.replace(" ", "")).status_code == 200
 
 
-def test_columns_can_be_reordered_with_an_unknown_one_among_them(start: Callable[..., Any]) -> None:
+def test_columns_can_be_reordered_with_an_unknown_one_among_them(start: Callable[..., Asker]) -> None:
     source = start()
     plain = table(source.agents("inbound", *DAY))
     source.sandbox.set_faults({"report_reordered": 1, "report_bom": 1})
@@ -242,13 +245,13 @@ def test_columns_can_be_reordered_with_an_unknown_one_among_them(start: Callable
     assert {row["Future Column"] for row in changed} == {"later"}
 
 
-def test_the_url_column_can_be_missing(start: Callable[..., Any]) -> None:
+def test_the_url_column_can_be_missing(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(report_no_url_column=Where(share=1)))
     assert URL not in table(source.agents("inbound", *DAY))[0]
     assert "recordingUrl" not in source.calls(*DAY_ISO).json()[0]
 
 
-def test_one_row_can_have_another_width(start: Callable[..., Any]) -> None:
+def test_one_row_can_have_another_width(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults(report_wrong_width=Where(paths=("agent_segment_metadata/inbound",))))
     widths = Counter(
         len(line) for line in csv.reader(io.StringIO(source.agents("inbound", *DAY).text, newline="")) if line
@@ -271,7 +274,7 @@ def test_one_row_can_have_another_width(start: Callable[..., Any]) -> None:
     ],
 )
 def test_a_report_fails_as_told_and_only_so_often(
-    start: Callable[..., Any], knob: str, status: int, content_type: str, beginning: bytes
+    start: Callable[..., Asker], knob: str, status: int, content_type: str, beginning: bytes
 ) -> None:
     source = start(faults=Faults.parse({knob: {"share": 1, "first": 1}}))
     answer = source.agents("inbound", *DAY)
@@ -283,14 +286,14 @@ def test_a_report_fails_as_told_and_only_so_often(
 
 
 @pytest.mark.parametrize("knob", ["report_cut_off", "report_cut_off_chunked", "report_reset"])
-def test_a_report_is_truly_cut_off(start: Callable[..., Any], knob: str) -> None:
+def test_a_report_is_truly_cut_off(start: Callable[..., Asker], knob: str) -> None:
     source = start(faults=Faults.parse({knob: {"share": 1, "first": 1}}))
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         source.calls(*DAY_ISO)
     assert source.calls(*DAY_ISO).json()
 
 
-def test_an_unframed_report_is_cut_off_without_a_sign(start: Callable[..., Any]) -> None:
+def test_an_unframed_report_is_cut_off_without_a_sign(start: Callable[..., Asker]) -> None:
     source = start(faults=Faults.parse({"report_cut_off_unframed": {"share": 1, "first": 1}}))
     half = source.agents("inbound", *DAY)
     whole = source.agents("inbound", *DAY)

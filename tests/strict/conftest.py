@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
 from sandbox.strict_s3 import StrictS3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 REGION = "eu-central-1"
 
@@ -40,10 +44,10 @@ def _orders_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None
 
 
 @pytest.fixture
-def client(strict: StrictS3) -> Callable[..., Any]:
+def client(strict: StrictS3) -> Callable[..., S3Client]:
     """`client(region="us-east-1", retries=0, key=…)`: plain boto3, through the proxy, under Amazon's names."""
 
-    def make(region: str = REGION, *, retries: int = 0, key: Any = None, s3: Any = None, **config: Any) -> Any:
+    def make(region: str = REGION, *, retries: int = 0, key: Any = None, s3: Any = None, **config: Any) -> S3Client:
         used = key or strict.keys.forever
         arguments = {"endpoint_url": config.pop("endpoint_url", None), "verify": str(strict.authority.file)}
         return boto3.client(

@@ -72,7 +72,7 @@ def used(bucket: Bucket) -> None:
     ],
 )
 def test_the_bucket_is_used_under_the_name_that_boto3_gives_it(
-    reach: Any, strict: StrictS3, region: str, variables: dict[str, str], host: str
+    reach: Callable[..., Bucket], strict: StrictS3, region: str, variables: dict[str, str], host: str
 ) -> None:
     name = new(strict, region)
     bucket = reach(name, region=region, **variables)
@@ -83,7 +83,7 @@ def test_the_bucket_is_used_under_the_name_that_boto3_gives_it(
 
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 def test_either_variable_names_the_region(
-    reach: Any, strict: StrictS3, variable: str, monkeypatch: pytest.MonkeyPatch
+    reach: Callable[..., Bucket], strict: StrictS3, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_REGION", raising=False)
     name = new(strict, "eu-north-1")
@@ -91,40 +91,44 @@ def test_either_variable_names_the_region(
     assert not [one for one in strict.seen if one.status not in {200, 404, 412}]
 
 
-def test_without_a_region_the_buckets_own_is_found_out_once(reach: Any, strict: StrictS3) -> None:
+def test_without_a_region_the_buckets_own_is_found_out_once(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     used(reach(new(strict, "ap-southeast-2"), region=None))
     assert len([one for one in strict.seen if one.status in {301, 307, 400}]) <= 1
 
 
 @pytest.mark.parametrize("options", [{}, {"AWS_USE_FIPS_ENDPOINT": "true"}, {"AWS_USE_DUALSTACK_ENDPOINT": "true"}])
-def test_the_arn_of_an_access_point_is_a_bucket(reach: Any, strict: StrictS3, options: dict[str, str]) -> None:
+def test_the_arn_of_an_access_point_is_a_bucket(
+    reach: Callable[..., Bucket], strict: StrictS3, options: dict[str, str]
+) -> None:
     strict.access_points[f"archive-{OURS}"] = new(strict, "us-west-2")
     used(reach(f"arn:aws:s3:us-west-2:{OURS}:accesspoint/archive", region="us-west-2", **options))
     assert all(one.host.startswith(f"archive-{OURS}.s3-accesspoint") for one in strict.seen)
 
 
-def test_an_access_point_of_another_region_is_used_there(reach: Any, strict: StrictS3) -> None:
+def test_an_access_point_of_another_region_is_used_there(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     strict.access_points[f"far-{OURS}"] = new(strict, "us-west-2")
     used(reach(f"arn:aws:s3:us-west-2:{OURS}:accesspoint/far", region="eu-central-1"))
 
 
-def test_a_vpc_endpoint_is_used(reach: Any, strict: StrictS3) -> None:
+def test_a_vpc_endpoint_is_used(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     url = "https://bucket.vpce-1a2b-5e6f.s3.eu-central-1.vpce.amazonaws.com"
     name = new(strict)
     used(reach(name, AWS_ENDPOINT_URL_S3=url))
     assert {one.host for one in strict.seen} == {url.removeprefix("https://")}
 
 
-def test_a_directory_bucket_of_s3_express_is_used(reach: Any, strict: StrictS3) -> None:
+def test_a_directory_bucket_of_s3_express_is_used(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     used(reach(new(strict, suffix="--euc1-az1--x-s3")))
     assert any("session" in one.query for one in strict.seen)
 
 
-def test_a_bucket_with_dots_in_its_name_is_used(reach: Any, strict: StrictS3) -> None:
+def test_a_bucket_with_dots_in_its_name_is_used(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     used(reach(new(strict, suffix=".of.calls")))
 
 
-def test_a_large_body_is_proven_create_only_and_refused_the_second_time(reach: Any, strict: StrictS3) -> None:
+def test_a_large_body_is_proven_create_only_and_refused_the_second_time(
+    reach: Callable[..., Bucket], strict: StrictS3
+) -> None:
     bucket = reach(new(strict, locked=True))
     body = b"RIFF" + bytes(2 * PART)
     digest = hashlib.sha256(body).hexdigest()
@@ -136,7 +140,7 @@ def test_a_large_body_is_proven_create_only_and_refused_the_second_time(reach: A
 
 
 def test_between_the_look_and_the_end_of_an_upload_somebody_else_may_come_first(
-    reach: Any, strict: StrictS3, monkeypatch: pytest.MonkeyPatch
+    reach: Callable[..., Bucket], strict: StrictS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = reach(new(strict))
     body = b"RIFF" + bytes(2 * PART)
@@ -149,7 +153,7 @@ def test_between_the_look_and_the_end_of_an_upload_somebody_else_may_come_first(
 
 @pytest.mark.parametrize("code", ["ConditionalRequestConflict", "SlowDown", "InternalError"])
 def test_an_upload_whose_end_is_refused_for_now_is_completed_all_the_same(
-    reach: Any, strict: StrictS3, code: str
+    reach: Callable[..., Bucket], strict: StrictS3, code: str
 ) -> None:
     bucket = reach(new(strict))
     body = b"RIFF" + bytes(2 * PART)
@@ -161,7 +165,7 @@ def test_an_upload_whose_end_is_refused_for_now_is_completed_all_the_same(
     assert bucket.get_bytes("archive/k") == body
 
 
-def test_a_body_that_is_altered_on_the_way_is_not_stored(reach: Any, strict: StrictS3) -> None:
+def test_a_body_that_is_altered_on_the_way_is_not_stored(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     bucket = reach(new(strict))
 
     def alter(request: Any, **_: Any) -> None:
@@ -173,7 +177,7 @@ def test_a_body_that_is_altered_on_the_way_is_not_stored(reach: Any, strict: Str
     assert bucket.head("archive/k") is None
 
 
-def test_what_the_policy_asks_for_is_a_setting(reach: Any, strict: StrictS3) -> None:
+def test_what_the_policy_asks_for_is_a_setting(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     name = new(strict, demands=Demands(kms_key="1234abcd", owner=True, payer=True))
     options = S3Options(kms_key_id="1234abcd", expected_bucket_owner=OURS, request_payer="requester")
     used(reach(name, options=options))
@@ -196,7 +200,7 @@ def test_what_the_policy_asks_for_is_a_setting(reach: Any, strict: StrictS3) -> 
     ],
 )
 def test_a_variable_that_is_wrong_is_named_in_one_sentence(
-    reach: Any, strict: StrictS3, variables: dict[str, str], remedy: str
+    reach: Callable[..., Bucket], strict: StrictS3, variables: dict[str, str], remedy: str
 ) -> None:
     with pytest.raises(StorageRefused, match=remedy) as caught:
         reach(new(strict), **variables).put("archive/k", b"x", content_type="text/plain")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
@@ -14,6 +15,10 @@ from botocore.credentials import SSOProvider
 from botocore.exceptions import CredentialRetrievalError, UnauthorizedSSOTokenError
 
 from sandbox.strict_s3 import StrictS3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 WAYS = {
     "role": "sts",
@@ -26,10 +31,10 @@ WAYS = {
 
 
 @pytest.fixture
-def led(strict: StrictS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def led(strict: StrictS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., S3Client]:
     """`led("imds")`: a plain client that finds its credentials that way."""
 
-    def make(way: str, **variables: str) -> Any:
+    def make(way: str, **variables: str) -> S3Client:
         strict.identity.issued.clear()
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", str(way != "imds").lower())
         found = strict.identity.environment(way, tmp_path / "aws") | variables
@@ -48,13 +53,13 @@ def led(strict: StrictS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
     return make
 
 
-def test_a_profile_of_the_shared_file_is_enough(led: Any, bucket: str) -> None:
+def test_a_profile_of_the_shared_file_is_enough(led: Callable[..., S3Client], bucket: str) -> None:
     led("profile").put_object(Bucket=bucket, Key="k", Body=b"x")
 
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_what_is_handed_out_is_known_to_s3_and_is_renewed_before_it_expires(
-    led: Any, bucket: str, strict: StrictS3, way: str, monkeypatch: pytest.MonkeyPatch
+    led: Callable[..., S3Client], bucket: str, strict: StrictS3, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3 = led(way)
     s3.put_object(Bucket=bucket, Key="a", Body=b"x")
@@ -72,7 +77,7 @@ def test_what_is_handed_out_is_known_to_s3_and_is_renewed_before_it_expires(
 
 
 def test_a_token_that_is_not_known_gives_nothing(
-    led: Any, bucket: str, strict: StrictS3, monkeypatch: pytest.MonkeyPatch
+    led: Callable[..., S3Client], bucket: str, strict: StrictS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CredentialRetrievalError):
         led("ecs", AWS_CONTAINER_AUTHORIZATION_TOKEN="wrong").put_object(Bucket=bucket, Key="k", Body=b"x")

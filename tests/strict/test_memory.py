@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.memory_s3 import MemoryS3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 BODY, OTHER = b"RIFF" + bytes(range(256)), b"other bytes"
 ANSWERED = ("ETag", "ContentLength", "ContentRange", "Metadata", "ChecksumSHA256", "IsTruncated", "KeyCount")
@@ -112,7 +116,7 @@ def uploads(s3: Any, bucket: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("asked", [puts, reads, lists, uploads])
 def test_what_is_put_read_listed_and_refused_is_the_same_in_memory(
-    client: Callable[..., Any], bucket: str, asked: Callable[[Any, str], Iterator[Any]]
+    client: Callable[..., S3Client], bucket: str, asked: Callable[[Any, str], Iterator[Any]]
 ) -> None:
     memory = MemoryS3()
     memory.create_bucket(Bucket=bucket)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -19,6 +19,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ProxyConnectionError, SSLError
 
 from sandbox.strict_s3 import Demands, StrictS3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 MIB = 1 << 20
 
@@ -35,7 +39,7 @@ def sha256(body: bytes) -> str:
     return base64.b64encode(hashlib.sha256(body).digest()).decode()
 
 
-def test_what_is_put_is_given_back_with_all_that_was_said_of_it(client: Any, bucket: str) -> None:
+def test_what_is_put_is_given_back_with_all_that_was_said_of_it(client: Callable[..., S3Client], bucket: str) -> None:
     s3 = client()
     sent = {"ContentType": "audio/wav", "Metadata": {"sha256": "ab", "uii": "2020"}, "StorageClass": "STANDARD_IA"}
     put = s3.put_object(Bucket=bucket, Key="a b/ü+&~=.wav", Body=b"hello", ChecksumSHA256=sha256(b"hello"), **sent)
@@ -50,7 +54,9 @@ def test_what_is_put_is_given_back_with_all_that_was_said_of_it(client: Any, buc
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
-def test_a_body_of_unknown_length_arrives_with_its_trailer(client: Any, bucket: str, algorithm: str) -> None:
+def test_a_body_of_unknown_length_arrives_with_its_trailer(
+    client: Callable[..., S3Client], bucket: str, algorithm: str
+) -> None:
     class Unseekable(io.RawIOBase):
         def __init__(self) -> None:
             self.inner = io.BytesIO(b"x" * 300_000)
@@ -68,7 +74,9 @@ def test_a_body_of_unknown_length_arrives_with_its_trailer(client: Any, bucket: 
     assert s3.get_object(Bucket=bucket, Key="l", ChecksumMode="ENABLED")["Body"].read() == b"y" * 300_000
 
 
-def test_a_range_is_the_bytes_asked_for_and_one_behind_the_end_is_416(client: Any, bucket: str) -> None:
+def test_a_range_is_the_bytes_asked_for_and_one_behind_the_end_is_416(
+    client: Callable[..., S3Client], bucket: str
+) -> None:
     s3 = client()
     s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")
     for span, body in (("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89")):
@@ -77,7 +85,9 @@ def test_a_range_is_the_bytes_asked_for_and_one_behind_the_end_is_416(client: An
     assert refused(s3.get_object, Bucket=bucket, Key="k", Range="bytes=10-") == (416, "InvalidRange")
 
 
-def test_a_listing_is_in_the_order_of_bytes_page_by_page_with_folders(client: Any, bucket: str) -> None:
+def test_a_listing_is_in_the_order_of_bytes_page_by_page_with_folders(
+    client: Callable[..., S3Client], bucket: str
+) -> None:
     s3 = client()
     keys = ["a", "a/b", "a/c/d", "é", "z\u00adé", "B", "a\x01", "a&<>", "\U0001f600", "\uffee"]
     for key in keys:
@@ -96,7 +106,9 @@ def test_a_listing_is_in_the_order_of_bytes_page_by_page_with_folders(client: An
     assert after["Contents"][0]["Key"] == "a/c/d"
 
 
-def test_a_create_only_put_of_what_is_there_is_412_and_changes_nothing(client: Any, bucket: str) -> None:
+def test_a_create_only_put_of_what_is_there_is_412_and_changes_nothing(
+    client: Callable[..., S3Client], bucket: str
+) -> None:
     s3 = client()
     s3.put_object(Bucket=bucket, Key="k", Body=b"1", IfNoneMatch="*")
     again = refused(s3.put_object, Bucket=bucket, Key="k", Body=b"2", IfNoneMatch="*")
@@ -107,7 +119,9 @@ def test_a_create_only_put_of_what_is_there_is_412_and_changes_nothing(client: A
     assert refused(s3.put_object, Bucket=bucket, Key="k", Body=b"4", IfNoneMatch='"x"')[1] == "NotImplemented"
 
 
-def test_a_digest_that_does_not_fit_is_refused_before_anything_is_stored(client: Any, bucket: str) -> None:
+def test_a_digest_that_does_not_fit_is_refused_before_anything_is_stored(
+    client: Callable[..., S3Client], bucket: str
+) -> None:
     s3 = client(s3={"payload_signing_enabled": False}, request_checksum_calculation="when_required")
     wrong = {
         "ChecksumSHA256": sha256(b"other"),
@@ -123,7 +137,7 @@ def test_a_digest_that_does_not_fit_is_refused_before_anything_is_stored(client:
 
 
 def test_an_upload_in_parts_has_a_composite_checksum_and_its_condition_stands_at_the_end(
-    client: Any, bucket: str
+    client: Callable[..., S3Client], bucket: str
 ) -> None:
     s3 = client()
     parts = [b"a" * 5 * MIB, b"b" * MIB]
@@ -152,7 +166,7 @@ def test_an_upload_in_parts_has_a_composite_checksum_and_its_condition_stands_at
 
 
 def test_parts_that_are_too_small_out_of_order_altered_or_without_their_checksum_are_refused(
-    client: Any, bucket: str
+    client: Callable[..., S3Client], bucket: str
 ) -> None:
     s3 = client()
     upload = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm="SHA256")["UploadId"]
@@ -176,7 +190,7 @@ def test_parts_that_are_too_small_out_of_order_altered_or_without_their_checksum
     assert unknown == (404, "NoSuchUpload")
 
 
-def test_versions_are_kept_and_a_locked_one_is_not_deleted(client: Any, strict: StrictS3) -> None:
+def test_versions_are_kept_and_a_locked_one_is_not_deleted(client: Callable[..., S3Client], strict: StrictS3) -> None:
     s3, name = client(), f"locked-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(
         Bucket=name, ObjectLockEnabledForBucket=True, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
@@ -201,7 +215,9 @@ def test_versions_are_kept_and_a_locked_one_is_not_deleted(client: Any, strict: 
     bare.put_object(Bucket=name, Key="l", Body=b"1", ContentMD5=base64.b64encode(hashlib.md5(b"1").digest()).decode())
 
 
-def test_a_policy_refuses_what_does_not_encrypt_name_the_owner_or_pay(client: Any, strict: StrictS3) -> None:
+def test_a_policy_refuses_what_does_not_encrypt_name_the_owner_or_pay(
+    client: Callable[..., S3Client], strict: StrictS3
+) -> None:
     demands = Demands(kms_key="1234abcd", owner=True, payer=True, denied=frozenset({"s3:DeleteObject"}))
     name = strict.make_bucket(f"guarded-{uuid.uuid4().hex[:12]}", region="eu-central-1", demands=demands).name
     s3 = client()
@@ -219,7 +235,7 @@ def test_a_policy_refuses_what_does_not_encrypt_name_the_owner_or_pay(client: An
 
 
 def test_a_bucket_of_another_region_is_named_as_amazon_names_it_and_boto3_follows(
-    client: Any, bucket: str, strict: StrictS3
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3
 ) -> None:
     s3 = client("us-east-1")
     strict.seen.clear()
@@ -253,7 +269,7 @@ def test_a_young_bucket_asked_for_at_the_global_endpoint_is_307(tmp_path: Path) 
 
 
 def test_a_bucket_in_the_path_is_sent_to_its_name_unless_the_endpoint_is_not_amazons(
-    client: Any, bucket: str, strict: StrictS3
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3
 ) -> None:
     s3 = client(s3={"addressing_style": "path"})
     assert refused(s3.list_objects_v2, Bucket=bucket) == (301, "PermanentRedirect")
@@ -277,7 +293,7 @@ def test_a_bucket_in_the_path_is_sent_to_its_name_unless_the_endpoint_is_not_ama
     ],
 )
 def test_each_name_of_an_endpoint_leads_to_the_bucket(
-    client: Any, strict: StrictS3, region: str, config: dict[str, bool], host: str
+    client: Callable[..., S3Client], strict: StrictS3, region: str, config: dict[str, bool], host: str
 ) -> None:
     name = strict.make_bucket(f"named-{uuid.uuid4().hex[:12]}", region=region).name
     s3 = client(region, **config)
@@ -286,7 +302,9 @@ def test_each_name_of_an_endpoint_leads_to_the_bucket(
     assert s3.list_objects_v2(Bucket=name)["KeyCount"] == 1
 
 
-def test_an_access_point_a_vpc_endpoint_and_a_directory_bucket_answer(client: Any, strict: StrictS3) -> None:
+def test_an_access_point_a_vpc_endpoint_and_a_directory_bucket_answer(
+    client: Callable[..., S3Client], strict: StrictS3
+) -> None:
     suffix = uuid.uuid4().hex[:12]
     name = strict.make_bucket(f"behind-{suffix}", region="eu-central-1").name
     strict.access_points["ap-123456789012"] = name
@@ -316,7 +334,7 @@ def test_an_access_point_a_vpc_endpoint_and_a_directory_bucket_answer(client: An
     [("SlowDown", 503), ("InternalError", 500), ("RequestTimeTooSkewed", 403), ("ExpiredToken", 400)],
 )
 def test_an_error_that_is_ordered_is_given_as_often_as_it_was_ordered(
-    client: Any, bucket: str, strict: StrictS3, code: str, status: int
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3, code: str, status: int
 ) -> None:
     strict.fail(code, method="PUT", under="k", times=2)
     s3 = client()
@@ -324,7 +342,9 @@ def test_an_error_that_is_ordered_is_given_as_often_as_it_was_ordered(
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
 
 
-def test_a_completed_upload_can_be_told_as_a_failure_within_a_200(client: Any, bucket: str, strict: StrictS3) -> None:
+def test_a_completed_upload_can_be_told_as_a_failure_within_a_200(
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3
+) -> None:
     strict.fail("InternalError", method="POST", subresource="uploadId", after=True)
     s3 = client()
     upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
@@ -336,7 +356,7 @@ def test_a_completed_upload_can_be_told_as_a_failure_within_a_200(client: Any, b
     assert refused(s3.complete_multipart_upload, **where, MultipartUpload=parts) == (404, "NoSuchUpload")
 
 
-def test_names_and_sizes_have_amazons_limits(client: Any, bucket: str) -> None:
+def test_names_and_sizes_have_amazons_limits(client: Callable[..., S3Client], bucket: str) -> None:
     s3 = client()
     s3.put_object(Bucket=bucket, Key="ü" * 512, Body=b"x")
     assert refused(s3.put_object, Bucket=bucket, Key="ü" * 512 + "x", Body=b"x") == (400, "KeyTooLongError")
@@ -349,7 +369,7 @@ def test_names_and_sizes_have_amazons_limits(client: Any, bucket: str) -> None:
 
 
 def test_who_has_no_key_an_old_one_or_one_of_somebody_else_is_refused(
-    client: Any, bucket: str, strict: StrictS3
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3
 ) -> None:
     now = datetime.now(UTC)
     good = strict.keys.issue(timedelta(minutes=1), now=now)
@@ -400,7 +420,9 @@ def test_the_proxy_asks_for_its_log_in_and_leads_nowhere_else(tmp_path: Path) ->
         assert pool.request("GET", "http://example.com/", retries=0).status == 502
 
 
-def test_a_certificate_that_nobody_trusts_is_refused_by_boto3(client: Any, bucket: str, strict: StrictS3) -> None:
+def test_a_certificate_that_nobody_trusts_is_refused_by_boto3(
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3
+) -> None:
     s3 = boto3.client(
         "s3",
         region_name="eu-central-1",
@@ -413,7 +435,9 @@ def test_a_certificate_that_nobody_trusts_is_refused_by_boto3(client: Any, bucke
     assert ssl.create_default_context(cafile=str(strict.authority.file)).get_ca_certs()
 
 
-def test_a_large_body_is_refused_before_it_is_sent(client: Any, bucket: str, strict: StrictS3) -> None:
+def test_a_large_body_is_refused_before_it_is_sent(
+    client: Callable[..., S3Client], bucket: str, strict: StrictS3
+) -> None:
     read = []
 
     class Counted(io.BytesIO):

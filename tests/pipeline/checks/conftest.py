@@ -29,7 +29,7 @@ from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, load
 from tests.listing import listed
-from tests.pipeline.conftest import UP_TO_RECORDINGS, assets_of_date, job_of_date
+from tests.pipeline.conftest import UP_TO_RECORDINGS, World, assets_of_date, job_of_date
 from tests.servers.scripted_http import Response, ScriptedServer
 from tests.states import pending
 
@@ -44,11 +44,11 @@ def later(**ahead: float) -> Callable[[], datetime]:
     return lambda: datetime.now(UTC) + timedelta(**ahead)
 
 
-def environment_of(it: Any, clock: Callable[[], datetime] | None = None) -> Environment:
+def environment_of(it: World, clock: Callable[[], datetime] | None = None) -> Environment:
     return Environment(clock=clock, s3_client=it.s3) if clock else it.environment
 
 
-def defs_of(it: Any, clock: Callable[[], datetime] | None = None) -> Definitions:
+def defs_of(it: World, clock: Callable[[], datetime] | None = None) -> Definitions:
     return build_defs(environment=environment_of(it, clock))
 
 
@@ -58,7 +58,7 @@ def job_of_check(calendar: Calendar, key: AssetCheckKey) -> JobDefinition:
 
 
 def check(
-    it: Any, name: str, day: date, *, asset: str = "recordings", clock: Callable[[], datetime] | None = None
+    it: World, name: str, day: date, *, asset: str = "recordings", clock: Callable[[], datetime] | None = None
 ) -> AssetCheckEvaluation:
     """Execute one check of one date alone, as the UI does."""
     job = job_of_check(load(Calendar), AssetCheckKey(AssetKey(asset), name))
@@ -69,13 +69,13 @@ def check(
     return found
 
 
-def standing(it: Any, *, clock: Callable[[], datetime] | None = None) -> AssetCheckEvaluation:
+def standing(it: World, *, clock: Callable[[], datetime] | None = None) -> AssetCheckEvaluation:
     result = defs_of(it, clock).resolve_job_def("standing_check").execute_in_process(instance=it.instance)
     (found,) = result.get_asset_check_evaluations()
     return found
 
 
-def run(it: Any, day: date, **config: Any) -> Any:
+def run(it: World, day: date, **config: Any) -> Any:
     """A run of `recordings` with this config, as the launchpad gives it, without its checks."""
     return assets_of_date(load(Calendar), ("recordings",)).execute_in_process(
         partition_key=day.isoformat(),
@@ -86,7 +86,7 @@ def run(it: Any, day: date, **config: Any) -> Any:
     )
 
 
-def fetch(it: Any, day: date) -> None:
+def fetch(it: World, day: date) -> None:
     """What a run does to have the recordings: everything but the checks and the seal."""
     assert it.run(day, select=UP_TO_RECORDINGS).success
 
@@ -102,12 +102,12 @@ def rows(found: AssetCheckEvaluation, name: str) -> list[Mapping[str, Any]]:
     return listed(value.value)
 
 
-def states_of(it: Any, day: date, status: Status) -> list[RecordingState]:
+def states_of(it: World, day: date, status: Status) -> list[RecordingState]:
     return [one for one in it.states(day).values() if one.status is status]
 
 
 @pytest.fixture
-def world(world: Callable[..., Any]) -> Callable[..., Any]:
+def world(world: Callable[..., World]) -> Callable[..., World]:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
     return partial(world, LEDGER_URL="ledger")
 
@@ -131,7 +131,7 @@ def serving(body: bytes) -> Iterator[str]:
         yield server.host
 
 
-def known_recording(it: Any, day: date, host: str, *, expected_s: float) -> RecordingState:
+def known_recording(it: World, day: date, host: str, *, expected_s: float) -> RecordingState:
     """A stereo recording on `day` whose link leads to `host`, as if a row had named it."""
     now = datetime.now(UTC)
     account = it.sandbox.config.accounts[0]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dagster import (
@@ -28,11 +27,11 @@ from tests.pipeline.checks.conftest import (
     rows,
     states_of,
 )
-from tests.pipeline.conftest import UP_TO_RECORDINGS
+from tests.pipeline.conftest import UP_TO_RECORDINGS, World
 
 
 def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(sandbox=FEW)
     monkeypatch.setenv("BROWSE_URL", "https://calls.example.com")
@@ -58,7 +57,7 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
 
 
 def test_a_date_whose_reports_were_never_pulled_is_never_complete(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(sandbox=FEW)
     found = check(it, "every_recording_is_accounted_for", recent[0])
@@ -75,7 +74,7 @@ def test_a_date_whose_reports_were_never_pulled_is_never_complete(
 
 
 def test_one_account_whose_report_is_missing_makes_the_date_incomplete(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002")
     fetch(it, recent[0])
@@ -87,7 +86,7 @@ def test_one_account_whose_report_is_missing_makes_the_date_incomplete(
 
 
 def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(
-    world: Callable[..., Any], noon: str
+    world: Callable[..., World], noon: str
 ) -> None:
     it = world(ARCHIVE_TIMEZONE=noon, sandbox=FEW)
     today = datetime.now(UTC).date()
@@ -101,7 +100,7 @@ def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(
 
 
 def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     ran = {one.check_name: one for one in it.run(recent[-1], checks=True).get_asset_check_evaluations()}
@@ -116,7 +115,7 @@ def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
     assert "daemon" in (found.description or "")
 
 
-def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_ids(world: Callable[..., Any]) -> None:
+def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_ids(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
     it.run_until_final(OLD)
     ran = it.run(OLD, checks=True)
@@ -135,7 +134,7 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_i
 
 
 def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(sandbox=FEW | {"calls_per_day": (8, 8)})
     fetch(it, recent[0])
@@ -157,7 +156,7 @@ def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
     }
 
 
-def test_a_link_of_which_the_ledger_has_no_state_is_named(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_link_of_which_the_ledger_has_no_state_is_named(world: Callable[..., World], recent: list[date]) -> None:
     it = world(LEDGER_URL="the-ledger", sandbox=FEW)
     fetch(it, recent[0])
     near = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
@@ -173,7 +172,7 @@ def test_a_link_of_which_the_ledger_has_no_state_is_named(world: Callable[..., A
 
 
 def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (3, 3)})
     it.run(recent[0], select=UP_TO_RECORDINGS)
@@ -199,7 +198,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
     assert matters[other.recording_id] == "stuck"
 
 
-def test_a_faked_hold_without_an_object_does_not_pass(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_faked_hold_without_an_object_does_not_pass(world: Callable[..., World], recent: list[date]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     fetch(it, recent[0])
     victim = states_of(it, recent[0], Status.pending)[0]

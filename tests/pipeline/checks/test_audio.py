@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
 
 from pipelines.archive.wav import duration_differs
 from pipelines.ledger.states import Status
@@ -23,9 +22,10 @@ from tests.pipeline.checks.conftest import (
     states_of,
     wav,
 )
+from tests.pipeline.conftest import World
 
 
-def test_a_recording_with_a_silent_channel_is_held_and_named(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_recording_with_a_silent_channel_is_held_and_named(world: Callable[..., World], recent: list[date]) -> None:
     with serving(wav(8, left=9000, right=3)) as host:
         it = world(RINGCX_MEDIA_HOSTS=host, sandbox=FEW)
         named = known_recording(it, recent[0], host, expected_s=8)
@@ -38,7 +38,7 @@ def test_a_recording_with_a_silent_channel_is_held_and_named(world: Callable[...
     assert f"Of the recordings of {recent[0]}, 1 has a silent channel. Listen" in (found.description or "")
 
 
-def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..., World], recent: list[date]) -> None:
     with serving(wav(8, left=9000, right=9000)) as host:
         it = world(RINGCX_MEDIA_HOSTS=host, sandbox=FEW)
         named = known_recording(it, recent[0], host, expected_s=90)
@@ -50,7 +50,7 @@ def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..
     assert f"Of the recordings of {recent[0]}, 1 differs in length from the report. Listen" in (found.description or "")
 
 
-def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., Any]) -> None:
+def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., World]) -> None:
     it = world(faults=Faults(header_only=Where(paths=STEREO)), sandbox=FEW)
     it.run_until_final(OLD)
     found = check(it, "audio_is_true", OLD)
@@ -60,7 +60,7 @@ def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., Any])
     assert {row["recording"] for row in rows(found, "sample")} <= empty
 
 
-def test_a_call_recorded_in_two_parts_has_the_length_of_both(world: Callable[..., Any]) -> None:
+def test_a_call_recorded_in_two_parts_has_the_length_of_both(world: Callable[..., World]) -> None:
     it = world(sandbox={**FEW, "talk_seconds": (9, 14)})
     day = date(2026, 3, 3)
     parts = [one for one in it.truth(day) if one["file"].endswith("-2.WAV")]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from assets import checks
 from pipelines.definitions import build_defs
 from tests.pipeline.checks.conftest import ERROR, FEW, OLD, check, fetch
+from tests.pipeline.conftest import World
 
 
-def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[..., World], tmp_path: Path) -> None:
     it = world(LEDGER_URL="damaged", sandbox=FEW)
     fetch(it, OLD)
     part = next(Path("damaged", "recording_states", f"date={OLD}").glob("*.parquet"))

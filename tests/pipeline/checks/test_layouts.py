@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
 
 from sandbox.faults import Faults, Where
 from tests.pipeline.checks.conftest import FEW, OLD, REPORTS, STEREO, WARN, check, fetch, figures, rows
+from tests.pipeline.conftest import World
 
 
-def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(world: Callable[..., Any]) -> None:
+def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(world: Callable[..., World]) -> None:
     it = world()
     truth = it.truth(OLD)
     mono, stereo = ({one["uii"] for one in truth if one["layout"] == layout} for layout in ("mono", "stereo"))
@@ -30,7 +30,7 @@ def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(w
 
 
 def test_an_account_without_stereo_recordings_is_not_accused_of_lacking_them(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(late_links=Where(paths=STEREO)), sandbox=FEW)
     fetch(it, recent[0])

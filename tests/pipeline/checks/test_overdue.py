@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from dagster import (
@@ -29,10 +28,10 @@ from tests.pipeline.checks.conftest import (
     rows,
     standing,
 )
-from tests.pipeline.conftest import UP_TO_RECORDINGS
+from tests.pipeline.conftest import UP_TO_RECORDINGS, World
 
 
-def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(world: Callable[..., Any]) -> None:
+def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(world: Callable[..., World]) -> None:
     it = world(sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     assert standing(it).passed
@@ -44,7 +43,7 @@ def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(world: Callable[.
     assert figures(found)["missing_now"] == 0
 
 
-def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(world: Callable[..., Any]) -> None:
+def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     fetch(it, yesterday)
@@ -66,7 +65,7 @@ def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(worl
     it.instance.delete_run(run_of_date.run_id)
 
 
-def test_the_standing_check_shows_what_the_archive_holds_in_all(world: Callable[..., Any]) -> None:
+def test_the_standing_check_shows_what_the_archive_holds_in_all(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     held = []
     for day in (OLD, OLD + timedelta(days=7)):
@@ -80,7 +79,7 @@ def test_the_standing_check_shows_what_the_archive_holds_in_all(world: Callable[
 
 
 def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_the_margin(
-    world: Callable[..., Any],
+    world: Callable[..., World],
 ) -> None:
     today = datetime.now(UTC).date()
     old, young = today - timedelta(days=80), today - timedelta(days=5)
@@ -101,7 +100,7 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
     assert {row["matter"] for row in rows(found, "sample")} == {"at_risk"}
 
 
-def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(world: Callable[..., Any]) -> None:
+def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(world: Callable[..., World]) -> None:
     it = world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
     it.run_until_final(OLD)
@@ -144,7 +143,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
     ],
 )
 def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - given by name
-    world: Callable[..., Any], number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
+    world: Callable[..., World], number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
 ) -> None:
     it = world(sandbox=FEW)
     day = datetime.now(UTC).date() - timedelta(days=2)
@@ -163,7 +162,7 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     )
 
 
-def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Callable[..., Any]) -> None:
+def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Callable[..., World]) -> None:
     it = world(sandbox=FEW)
     today = datetime.now(UTC).date()
     for back in (4, 2, 1):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from sandbox.faults import Faults, Where
 from tests.pipeline.checks.conftest import FEW, OLD, REPORTS, WARN, check, fetch, figures
+from tests.pipeline.conftest import World
 
 
-def weeks_before(it: Any, day: date, weeks: int, *, like: date) -> None:
+def weeks_before(it: World, day: date, weeks: int, *, like: date) -> None:
     """A ledger that remembers pulls of the same weekday, with as many rows as `like` has."""
     ledger = it.services().ledger
     for report in REPORTS:
@@ -32,7 +32,7 @@ def weeks_before(it: Any, day: date, weeks: int, *, like: date) -> None:
                 )
 
 
-def test_too_little_history_says_so_and_passes(world: Callable[..., Any], recent: list[date]) -> None:
+def test_too_little_history_says_so_and_passes(world: Callable[..., World], recent: list[date]) -> None:
     it = world(sandbox=FEW)
     assert it.run(recent[0], select=REPORTS).success
     weeks_before(it, recent[0], 2, like=recent[0])
@@ -42,7 +42,7 @@ def test_too_little_history_says_so_and_passes(world: Callable[..., Any], recent
     assert "too little history of this weekday: 2 dates, and 3 are needed" in (found.description or "")
 
 
-def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(world: Callable[..., Any]) -> None:
+def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(world: Callable[..., World]) -> None:
     it = world(sandbox={"calls_per_day": (20, 20)})
     usual, half, none = OLD, OLD + timedelta(days=1), OLD + timedelta(days=2)
     assert it.run(usual, select=REPORTS).success
@@ -65,7 +65,7 @@ def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(wo
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
-    world: Callable[..., Any], report: str
+    world: Callable[..., World], report: str
 ) -> None:
     it = world(sandbox={"calls_per_day": (20, 20)})
     layout = {"agent_segment_metadata": "stereo", "global_call_type_detail": "mono"}[report]
@@ -80,7 +80,7 @@ def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
     assert figures(agree)[lacks] >= len(hidden) // 2
 
 
-def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(world: Callable[..., Any]) -> None:
+def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(world: Callable[..., World]) -> None:
     it = world(sandbox={"calls_per_day": (14, 14)})
     fetch(it, OLD)
     assert check(it, "report_is_plausible", OLD, asset=REPORTS[1]).passed
@@ -95,7 +95,7 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
 
 
 def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_lost_them(
-    world: Callable[..., Any],
+    world: Callable[..., World],
 ) -> None:
     it = world(sandbox=FEW)
     assert it.run(OLD, select=REPORTS).success
@@ -110,7 +110,7 @@ def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_l
     assert figures(found)["rows_vanished"] == 0
 
 
-def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., Any]) -> None:
+def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., World]) -> None:
     it = world(sandbox=FEW)
     mono, stereo = ({one["uii"] for one in it.truth(OLD) if one["layout"] == of} for of in ("mono", "stereo"))
     it.sandbox.set_faults(Faults(late_rows=Where(paths=(f"*{min(mono & stereo)}-[0-9].WAV",))))
@@ -125,7 +125,7 @@ def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(w
     assert "1 call is missing from Global Call Type Detail, 0 from" in said
 
 
-def test_a_report_that_was_never_pulled_is_not_plausible(world: Callable[..., Any], recent: list[date]) -> None:
+def test_a_report_that_was_never_pulled_is_not_plausible(world: Callable[..., World], recent: list[date]) -> None:
     it = world(sandbox=FEW)
     found = check(it, "report_is_plausible", recent[0], asset=REPORTS[0])
     assert not found.passed

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
 
 from pipelines.ledger.states import Status
 from sandbox.faults import Faults, Where
 from tests.history import history
 from tests.pipeline.checks.conftest import FEW, OLD, STEREO, check, fetch, run, states_of
+from tests.pipeline.conftest import World
 
 
-def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(world: Callable[..., Any]) -> None:
+def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     it.run_until_final(OLD)
     lost = states_of(it, OLD, Status.missing)
@@ -37,7 +37,7 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(worl
     assert check(it, "every_recording_is_accounted_for", OLD).passed
 
 
-def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world: Callable[..., Any]) -> None:
+def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     it.run_until_final(OLD)
     lost = states_of(it, OLD, Status.missing)
@@ -50,7 +50,7 @@ def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world:
     assert {one.attempts for one in again.values()} == {3}
 
 
-def test_only_the_named_recordings_are_tried_again(world: Callable[..., Any]) -> None:
+def test_only_the_named_recordings_are_tried_again(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     it.run_until_final(OLD)
     chosen, *others = states_of(it, OLD, Status.missing)
@@ -61,7 +61,7 @@ def test_only_the_named_recordings_are_tried_again(world: Callable[..., Any]) ->
     assert {states[one.recording_id].status for one in others} == {Status.missing}
 
 
-def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(world: Callable[..., Any]) -> None:
+def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(world: Callable[..., World]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     it.run_until_final(OLD)
     before = it.states(OLD)
@@ -76,7 +76,7 @@ def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(world:
 
 
 def test_a_held_recording_whose_object_was_lost_is_fetched_again_when_named(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(sandbox=FEW)
     fetch(it, recent[0])
@@ -90,7 +90,7 @@ def test_a_held_recording_whose_object_was_lost_is_fetched_again_when_named(
 
 
 def test_a_link_that_is_still_not_allowed_stays_rejected_when_a_retry_is_asked_for(
-    world: Callable[..., Any], recent: list[date]
+    world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(RINGCX_MEDIA_HOSTS="recordings.example.com", sandbox=FEW)
     fetch(it, recent[0])

@@ -14,11 +14,12 @@ from pipelines.ledger.store import Ledger
 from pipelines.steps.fetch import fetcher
 from pipelines.steps.seal import seal_day as seal
 from sandbox.faults import Faults, Where
+from tests.pipeline.conftest import World
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, LAST, Copy
 
 
 def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is_a_discrepancy(
-    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world(faults=Faults(late_links=Where(share=0.4, first=1)), ARCHIVE_PREFIX=ARCHIVE_PREFIX)
     watched, day, of_day = Copy(it.s3, it.bucket, tmp_path, capsys), LAST, f"{ARCHIVE_PREFIX}recordings/date={LAST}/"
@@ -62,7 +63,7 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
 
 
 def test_what_a_killed_run_stored_is_arriving_only_as_long_as_a_run_may_write_it_down(
-    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world(ARCHIVE_PREFIX=ARCHIVE_PREFIX)
     watched = Copy(it.s3, it.bucket, tmp_path, capsys)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pytest
 
 from pipelines.cli.verify import Screen
 from tests.commands import run
+from tests.pipeline.conftest import Store
 from tests.pipeline.verify.conftest import FIRST, LAST, Copy
 
 
@@ -41,7 +41,7 @@ def test_wrong_usage_is_one_sentence_and_code_2(
 
 
 def test_settings_that_are_wrong_are_one_sentence_and_code_2(
-    rclone: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rclone: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rclone.client.create_bucket(Bucket="settings-of-verify")
     for name, value in (rclone.environment | {"ARCHIVE_BUCKET": "settings-of-verify"}).items():
