@@ -39,6 +39,6 @@ def merged_part(parts: Mapping[str, bytes], *, merged_at: datetime | None = None
         at = (merged_at or datetime.now(UTC)).isoformat()
         writer.add_key_value_metadata({RECORD: json.dumps({"merged_at": at, "parts": replaced, "between": between})})
     folder = replaced[0]["name"].rpartition("/")[0]
-    last = max(one["name"].rpartition("/")[2][:26] for one in replaced)
-    digest = hashlib.sha256("\n".join(f"{one['name']} {one['sha256']}" for one in replaced).encode()).hexdigest()
+    last = max(part["name"].rpartition("/")[2][:26] for part in replaced)
+    digest = hashlib.sha256("\n".join(f"{part['name']} {part['sha256']}" for part in replaced).encode()).hexdigest()
     return f"{folder}/{last}-{len(replaced)}-{digest[:16]}.parquet", sink.getvalue()

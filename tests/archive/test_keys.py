@@ -71,10 +71,10 @@ def test_a_hostile_path_or_account_stays_one_harmless_segment(path: str, account
 @example("a/", "b/")
 @example("é.wav", "è.wav")
 @example("a" * 129, "a" * 130)
-def test_different_paths_share_a_name_only_when_it_is_their_own(one: str, two: str) -> None:
-    same = name_of(one) == name_of(two)
-    own = name_of(one) == one.rpartition("/")[2] and name_of(two) == two.rpartition("/")[2]
-    assert same == (one == two or (own and one.rpartition("/")[2] == two.rpartition("/")[2]))
+def test_different_paths_share_a_name_only_when_it_is_their_own(first: str, second: str) -> None:
+    same = name_of(first) == name_of(second)
+    own = name_of(first) == first.rpartition("/")[2] and name_of(second) == second.rpartition("/")[2]
+    assert same == (first == second or (own and first.rpartition("/")[2] == second.rpartition("/")[2]))
 
 
 @pytest.mark.parametrize("shout", [str, str.upper])
@@ -90,13 +90,13 @@ def test_different_accounts_never_share_a_folder() -> None:
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
-def test_a_key_apart_lies_beside_and_differs_for_each_recording(path: str, one: str, two: str) -> None:
+def test_a_key_apart_lies_beside_and_differs_for_each_recording(path: str, first: str, second: str) -> None:
     key = recording_key("p/", DAY, "1", "mono", path)
-    apart = apart_key(key, one)
+    apart = apart_key(key, first)
     assert apart != key
     assert apart.rpartition("/")[0] == key.rpartition("/")[0]
     assert SEGMENT.fullmatch(apart.rpartition("/")[2])
-    assert (apart == apart_key(key, two)) == (one == two)
+    assert (apart == apart_key(key, second)) == (first == second)
 
 
 def test_a_key_apart_keeps_the_suffix() -> None:
@@ -127,10 +127,10 @@ def test_anything_else_has_no_number(name: str) -> None:
 
 @given(HOSTILE | st.text(max_size=2000), HOSTILE)
 @example("a" * 600, "b" * 600)
-def test_metadata_is_short_ascii_and_tells_strings_apart(one: str, two: str) -> None:
-    text = metadata_text(one)
+def test_metadata_is_short_ascii_and_tells_strings_apart(text_a: str, text_b: str) -> None:
+    text = metadata_text(text_a)
     assert text.isascii()
     assert text.isprintable()
     assert " " not in text
     assert len(text) <= 512
-    assert (text == metadata_text(two)) == (one == two)
+    assert (text == metadata_text(text_b)) == (text_a == text_b)

@@ -76,11 +76,11 @@ def lines(*entries: ManifestEntry) -> pa.Table:
     entries = tuple(sorted(entries))
     own = [field for field in CATALOG_SCHEMA if field.name not in {"also_known_as", "verdict"}]
     schema = pa.schema([pa.field("attempts", pa.int64()), *own])
-    return pa.Table.from_pylist([{"attempts": 1, **one._asdict()} for one in entries], schema=schema)
+    return pa.Table.from_pylist([{"attempts": 1, **item._asdict()} for item in entries], schema=schema)
 
 
 def do_seal(bucket: Bucket, *entries: ManifestEntry, day: date = DAY, run_id: str = "r", at: datetime = NOON) -> Sealed:
-    in_order = sorted(entries, key=lambda one: one.recording_id)
+    in_order = sorted(entries, key=lambda entry: entry.recording_id)
     totals = {"recordings": len(entries)}
     return seal(bucket, day, lambda: in_order, totals, catalog_table(lines()), run_id=run_id, sealed_at=at)
 
@@ -120,7 +120,7 @@ def test_the_first_manifest_holds_everything_asked_of_it(bucket: Bucket) -> None
     body = bucket.get_bytes(sealed.key)
     assert sha256(body).hexdigest() == sealed.sha256
     assert canonical_json(held) == body
-    assert [one["recording_id"] for one in held["entries"]] == ["1/a", "1/b"]
+    assert [item["recording_id"] for item in held["entries"]] == ["1/a", "1/b"]
     assert set(held["entries"][0]) == set(ManifestEntry._fields)
     assert held["entries"][1]["started_at"] == "2020-07-30T21:36:36.000000+00:00"
     assert held["entries"][1]["duration_s"] == 12.346
@@ -147,7 +147,7 @@ def test_the_same_content_makes_no_new_number(bucket: Bucket) -> None:
 
 def test_each_number_names_the_one_before(bucket: Bucket) -> None:
     sealed = [do_seal(bucket, *(entry(str(n)) for n in range(count))) for count in range(12)]
-    assert [one.number for one in sealed] == list(range(1, 13))  # 10 comes after 9, not after 1
+    assert [manifest.number for manifest in sealed] == list(range(1, 13))  # 10 comes after 9, not after 1
     for before, after in pairwise(sealed):
         assert document(bucket, after)["previous_sha256"] == before.sha256
     assert read_chain(bucket, DAY).problems == []
@@ -189,10 +189,10 @@ def test_sealers_at_once_overwrite_nothing(bucket: Bucket) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         sealed = list(pool.map(run, range(4)))
-    assert sorted(one.number for one in sealed) == [1, 2, 3, 4]
-    for number, one in enumerate(sealed):
-        assert document(bucket, one)["run_id"] == str(number)
-        assert sha256(bucket.get_bytes(one.key)).hexdigest() == one.sha256
+    assert sorted(manifest.number for manifest in sealed) == [1, 2, 3, 4]
+    for number, manifest in enumerate(sealed):
+        assert document(bucket, manifest)["run_id"] == str(number)
+        assert sha256(bucket.get_bytes(manifest.key)).hexdigest() == manifest.sha256
     assert read_chain(bucket, DAY).problems == []
 
 
@@ -205,8 +205,8 @@ def test_sealers_of_the_same_content_at_once_agree_on_one_manifest(bucket: Bucke
 
     with ThreadPoolExecutor(4) as pool:
         sealed = list(pool.map(run, range(4)))
-    assert {(one.number, one.sha256) for one in sealed} == {(1, sealed[0].sha256)}
-    assert sorted(one.unchanged for one in sealed) == [False, True, True, True]
+    assert {(manifest.number, manifest.sha256) for manifest in sealed} == {(1, sealed[0].sha256)}
+    assert sorted(manifest.unchanged for manifest in sealed) == [False, True, True, True]
 
 
 def test_a_lost_answer_seals_once(proxied: Bucket, proxy: S3Proxy) -> None:
@@ -256,7 +256,7 @@ def test_a_manifest_replaced_by_a_well_formed_one_breaks_the_chain(bucket: Bucke
     do_seal(bucket, entry("b"))
     forged = document(bucket, first) | {"run_id": "forged"}
     overwrite(bucket, first.key, canonical_json(forged))
-    (problem,) = (one.sentence for one in read_chain(bucket, DAY).problems)
+    (problem,) = (doubt.sentence for doubt in read_chain(bucket, DAY).problems)
     assert problem.startswith(f"{first.key} breaks the chain")
 
 
@@ -264,7 +264,7 @@ def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: "
     for name in "abc":
         do_seal(moto_bucket, entry(name))
     moto_client.delete_object(Bucket="archive", Key=manifest_key(moto_bucket.prefix, DAY, 2))
-    (problem,) = (one.sentence for one in read_chain(moto_bucket, DAY).problems)
+    (problem,) = (doubt.sentence for doubt in read_chain(moto_bucket, DAY).problems)
     assert "without a gap" in problem
 
 
@@ -285,7 +285,7 @@ def test_the_entries_of_the_latest_manifest_alone_are_handed_on(bucket: Bucket) 
     chain = read_chain(bucket, DAY, entry=entries.append)
     assert chain.latest is not None
     assert chain.latest.number == 2
-    assert [one["recording_id"] for one in entries] == ["1/a", "1/b"]
+    assert [item["recording_id"] for item in entries] == ["1/a", "1/b"]
 
 
 def keys_of(private: Any, folder: Path) -> tuple[Path, Path]:
@@ -301,7 +301,7 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     signer, verifier = local_signer(own), Verifier.read(public)
     sealed = do_seal(bucket, entry("a"))
     assert read_chain(bucket, DAY).problems == []
-    (missing,) = (one.sentence for one in read_chain(bucket, DAY, verifier=verifier).problems)
+    (missing,) = (problem.sentence for problem in read_chain(bucket, DAY, verifier=verifier).problems)
     assert "is not there" in missing
     sign_manifest(bucket, signer, sealed)
     body = bucket.get_bytes(f"{sealed.key}.sig")
@@ -319,7 +319,7 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     # A signature is no manifest: it takes no number, and the next one does not mind it.
     assert do_seal(bucket, entry("b")).number == 2
     # The newest must be signed; an older one that never was is vouched for by the chain.
-    (missing,) = (one.sentence for one in read_chain(bucket, DAY, verifier=verifier).problems)
+    (missing,) = (problem.sentence for problem in read_chain(bucket, DAY, verifier=verifier).problems)
     assert "manifest-2.json.sig is not there" in missing
 
 
@@ -353,7 +353,7 @@ def test_the_root_of_a_manifest_is_that_of_its_entries_as_rfc_6962_defines_it(co
     bucket.is_amazon, bucket.put_new.side_effect = True, bucket.put.side_effect
     names = [f'{number:03}"}},{{"account_id":"' for number in range(count)]
     sealed = do_seal(bucket, *(entry(name, uii=name) for name in names))
-    leaves = [canonical_json(one).rstrip(b"\n") for one in document(bucket, sealed)["entries"]]
+    leaves = [canonical_json(item).rstrip(b"\n") for item in document(bucket, sealed)["entries"]]
     assert len(leaves) == count
     assert sealed.merkle_root == tree_hash(leaves).hex()
     assert read_manifest(bucket, DAY, 1).document["merkle_root"] == sealed.merkle_root
@@ -382,7 +382,7 @@ def test_a_manifest_forged_with_all_its_hashes_fails_its_signature(bucket: Bucke
     sign_manifest(bucket, local_signer(own), sealed)
     overwrite(bucket, sealed.key, canonical_json(document(bucket, sealed) | {"run_id": "forged"}))
     assert read_chain(bucket, DAY).problems == []
-    (problem,) = (one.sentence for one in read_chain(bucket, DAY, verifier=Verifier.read(public)).problems)
+    (problem,) = (doubt.sentence for doubt in read_chain(bucket, DAY, verifier=Verifier.read(public)).problems)
     assert "does not sign" in problem
 
 
@@ -392,7 +392,7 @@ def test_nonsense_in_place_of_a_signature_is_no_signature(bucket: Bucket, tmp_pa
     sealed = do_seal(bucket, entry("a"))
     sign_manifest(bucket, local_signer(own), sealed)
     overwrite(bucket, signature_key(sealed.key), body)
-    (problem,) = (one.sentence for one in read_chain(bucket, DAY, verifier=Verifier.read(public)).problems)
+    (problem,) = (doubt.sentence for doubt in read_chain(bucket, DAY, verifier=Verifier.read(public)).problems)
     assert signature_key(sealed.key) in problem
 
 
@@ -409,18 +409,18 @@ def test_keys_of_another_kind_are_refused_without_a_word_of_their_content(tmp_pa
 
 
 def test_attestations_add_up_and_a_damaged_one_is_named(bucket: Bucket) -> None:
-    one, two = ObservedObject("a", 1, "0" * 64), ObservedObject("b", 2, "1" * 64)
+    of_a, of_b = ObservedObject("a", 1, "0" * 64), ObservedObject("b", 2, "1" * 64)
     assert write_attestation(bucket, "manifests", DAY, [], now=NOON) is None
-    first = write_attestation(bucket, "manifests", DAY, [one, two], now=NOON)
-    write_attestation(bucket, "manifests", DAY, [replace(one, size=7)], now=NOON)
-    write_attestation(bucket, "report_rows", DAY, [replace(one, name="c")], now=NOON)
+    first = write_attestation(bucket, "manifests", DAY, [of_a, of_b], now=NOON)
+    write_attestation(bucket, "manifests", DAY, [replace(of_a, size=7)], now=NOON)
+    write_attestation(bucket, "report_rows", DAY, [replace(of_a, name="c")], now=NOON)
     seen, problems = read_attestations(bucket, "manifests", DAY)
-    assert seen == {"a": {one, replace(one, size=7)}, "b": {two}}
+    assert seen == {"a": {of_a, replace(of_a, size=7)}, "b": {of_b}}
     assert problems == ()
     assert first is not None
     overwrite(bucket, first, bucket.get_bytes(first).replace(b'"size":2', b'"size": 2'))
     seen, problems = read_attestations(bucket, "manifests", DAY)
-    assert seen == {"a": {replace(one, size=7)}}
+    assert seen == {"a": {replace(of_a, size=7)}}
     assert first in problems[0]
 
 
@@ -436,7 +436,7 @@ def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:
 
 def sealed_with(bucket: Bucket, *entries: ManifestEntry, names: dict[str, list[str]] | None = None) -> Any:
     catalog = catalog_table(lines(*entries), names)
-    in_order = sorted(entries, key=lambda one: one.recording_id)
+    in_order = sorted(entries, key=lambda entry: entry.recording_id)
     return seal(bucket, DAY, lambda: in_order, {}, catalog, run_id="r", sealed_at=NOON)
 
 

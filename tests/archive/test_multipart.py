@@ -46,7 +46,9 @@ def put(bucket: Bucket, key: str, body: BinaryIO) -> Any:
 
 
 def open_uploads(client: "S3Client", prefix: str) -> list[str]:
-    return [one["Key"] for one in client.list_multipart_uploads(Bucket="archive", Prefix=prefix).get("Uploads", [])]
+    return [
+        upload["Key"] for upload in client.list_multipart_uploads(Bucket="archive", Prefix=prefix).get("Uploads", [])
+    ]
 
 
 def test_a_large_body_arrives_with_its_metadata_and_is_never_put_over_something(

@@ -64,9 +64,9 @@ def tls_proxy(secure: S3Proxy, tinyproxy: Callable[[], tuple[int, Path]], tmp_pa
         with suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
-        for one in (source, sink):
+        for connection in (source, sink):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def serve() -> None:
         while True:

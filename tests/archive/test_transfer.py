@@ -84,14 +84,14 @@ def test_other_bytes_of_the_same_recording_are_kept_apart(bucket: Bucket, upload
 
 
 def test_another_recording_of_the_same_name_takes_nothing_away(bucket: Bucket, upload_of: UploadOf) -> None:
-    one, two = upload_of(b"one", recording_id="1/a/x.WAV"), upload_of(b"two", recording_id="1/b/x.WAV")
-    store(bucket, one, io.BytesIO(b"one"))
+    first, second = upload_of(b"one", recording_id="1/a/x.WAV"), upload_of(b"two", recording_id="1/b/x.WAV")
+    store(bucket, first, io.BytesIO(b"one"))
     with pytest.raises(NameTaken) as caught:
-        store(bucket, two, io.BytesIO(b"two"))
-    assert f"under {one.key};" in str(caught.value)
-    apart = upload_of(b"two", recording_id="1/b/x.WAV", key=apart_key(one.key, two.recording_id))
+        store(bucket, second, io.BytesIO(b"two"))
+    assert f"under {first.key};" in str(caught.value)
+    apart = upload_of(b"two", recording_id="1/b/x.WAV", key=apart_key(first.key, second.recording_id))
     assert not store(bucket, apart, io.BytesIO(b"two")).adopted
-    assert bucket.get_bytes(one.key) == b"one"
+    assert bucket.get_bytes(first.key) == b"one"
     assert bucket.get_bytes(apart.key) == b"two"
 
 

@@ -81,7 +81,9 @@ def test_the_result_of_a_search_is_exported_and_what_is_not_held_is_listed(full:
     assert "Export what was found, with proof" in client.get(f"/?q={form['q']}").text
     listing = json.loads(unpacked(client.post("/export", data=form).content)["package.json"])
     assert len(listing["recordings"]) == 3
-    assert [(one["state"], one["reason"]) for one in listing["not_included"]] == [("missing", "not_found")]
+    assert [(recording["state"], recording["reason"]) for recording in listing["not_included"]] == [
+        ("missing", "not_found")
+    ]
     assert listing["asked_for"] == {"from": str(DAY), "to": str(DAY)}
     assert len(full.log("export")) == 4
 
@@ -93,7 +95,7 @@ def test_only_who_may_export_does_and_only_what_they_may_hear(full: Site) -> Non
     seller = full.client("seller")
     files = unpacked(seller.post("/export", data=search_of(seller)).content)
     listing = json.loads(files["package.json"])
-    assert {one["uii"] for one in listing["recordings"]} == {full.rows[0]["uii"]}
+    assert {recording["uii"] for recording in listing["recordings"]} == {full.rows[0]["uii"]}
     assert OTHER not in str(files)
     assert seller.post("/export", data=call_of(full.rows[2])).status_code == 404
     for name in ("auditor", "nobody"):
@@ -112,7 +114,7 @@ def test_a_whole_call_in_which_others_took_part_is_withheld(full: Site) -> None:
     people.write_text(people.read_text().replace('["listen_own_team"]', '["listen_own_team", "export"]'))
     answer = full.client("seller").post("/export", data=call_of(full.rows[0]))
     listing = json.loads(unpacked(answer.content)["package.json"])
-    assert [one["state"] for one in listing["not_included"]] == ["withheld"]
+    assert [recording["state"] for recording in listing["not_included"]] == ["withheld"]
     assert len(listing["recordings"]) == 2
 
 
@@ -272,4 +274,4 @@ def test_a_right_that_is_taken_away_ends_an_export(full: Site, monkeypatch: pyte
 
     monkeypatch.setattr(Browser, "_may_export", may_once)
     listing = json.loads(unpacked(client.post("/export", data=call_of(full.rows[0])).content)["package.json"])
-    assert [one["state"] for one in listing["not_included"]] == ["withheld"]
+    assert [recording["state"] for recording in listing["not_included"]] == ["withheld"]

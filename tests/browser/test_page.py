@@ -283,7 +283,7 @@ def test_a_calls_page_says_when_its_table_is_older_than_the_sealed_manifest(site
     site.seal()
     client = site.client(person)
     assert "This page is from" not in client.get(path_of(row)).text
-    older = [dict(one) for one in site.rows]
+    older = [dict(row) for row in site.rows]
     site.add(tone(1, 400), uii="2026112219154001516000000002")
     site.seal()
     site.rows[:] = older

@@ -79,13 +79,13 @@ def test_chunks_before_and_after_the_audio_are_left_out() -> None:
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000), st.sampled_from([(8, 7, 1), (16, 1, 2), (24, 1, 1), (24, 1, 3)]))
-def test_any_range_is_that_part_of_the_whole(one: int, two: int, form: tuple[int, int, int]) -> None:
+def test_any_range_is_that_part_of_the_whole(from_byte: int, to_byte: int, form: tuple[int, int, int]) -> None:
     bits, tag, channels = form
     audio = bytes(number * 7 % 256 for number in range(360 * bits // 8))
     body = build_wav(bits=bits, tag=tag, channels=channels, audio=audio)
     playable = open_playable(MemoryBucket(body), "k", len(body))
     whole = playable.read(0, playable.size)
-    start, end = sorted((min(one, playable.size), min(two, playable.size)))
+    start, end = sorted((min(from_byte, playable.size), min(to_byte, playable.size)))
     assert playable.read(start, end) == whole[start:end]
 
 

@@ -14,7 +14,9 @@ from sandbox.s3_faults import S3Faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_everything_at_once_ends_complete_exact_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [one for one in os.environ if one.startswith(("RINGCX_", "ARCHIVE_", "LEDGER_", "AWS_"))]:
+    for name in [
+        variable for variable in os.environ if variable.startswith(("RINGCX_", "ARCHIVE_", "LEDGER_", "AWS_"))
+    ]:
         monkeypatch.delenv(name)
     # Of S3's faults a hundredth each: boto3 waits half a second and more after a 503, in a run of hundreds of requests.
     s3 = S3Faults(slow_down=0.01, dropped=0.01, lost_answer=0.01)

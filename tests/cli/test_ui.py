@@ -123,8 +123,8 @@ def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_start
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     monkeypatch.setenv("BROWSE_AUTH", "password")
     monkeypatch.setenv("BROWSE_ACCESS_FILE", str(tmp_path / "access.toml"))
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        free, page = one.getsockname()[1], two.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free_socket, socket.create_server(("127.0.0.1", 0)) as page_socket:
+        free, page = free_socket.getsockname()[1], page_socket.getsockname()[1]
     monkeypatch.setenv("BROWSE_PORT", str(page))
     assert main(["ui", "--port", str(free)]) == 2
     said = capfd.readouterr()

@@ -52,7 +52,8 @@ class Exchange:
 
     def request(self) -> MockRequest:
         host = next(
-            (one for start, one in HOSTS.items() if self.path.startswith(start)), "https://ringcx.ringcentral.com"
+            (address for start, address in HOSTS.items() if self.path.startswith(start)),
+            "https://ringcx.ringcentral.com",
         )
         return MockRequest(
             host,
@@ -82,24 +83,24 @@ class Recorder:
             await self._app(scope, receive, send)
             return
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-        one = Exchange(scope["method"], scope["path"], scope["query_string"].decode(), headers, b"")
+        exchange = Exchange(scope["method"], scope["path"], scope["query_string"].decode(), headers, b"")
         messages = [await receive()]  # all of it: the application may refuse a request before its body has come
         while messages[-1].get("more_body"):
             messages.append(await receive())
-        one.body = b"".join(message.get("body", b"") for message in messages)
+        exchange.body = b"".join(message.get("body", b"") for message in messages)
 
         async def receiving() -> Any:
             return messages.pop(0) if messages else await receive()
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
-                one.status = message["status"]
-                one.answer_headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
-            one.answer += message.get("body", b"")
+                exchange.status = message["status"]
+                exchange.answer_headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
+            exchange.answer += message.get("body", b"")
             await send(message)
 
         await self._app(scope, receiving, sending)
-        self._seen.append(one)
+        self._seen.append(exchange)
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +126,12 @@ def recorded(world: Callable[..., World]) -> Callable[..., tuple[World, list[Exc
 def operations(openapi: OpenAPI, seen: list[Exchange]) -> Counter[tuple[str, int]]:
     """Hold each exchange against the document; (operation, status) -> how often."""
     found: Counter[tuple[str, int]] = Counter()
-    for one in seen:
-        request = one.request()
+    for exchange in seen:
+        request = exchange.request()
         openapi.validate_request(request)
-        openapi.validate_response(request, one.response())
+        openapi.validate_response(request, exchange.response())
         operation = APICallPathFinder(openapi.spec).find(request.method, f"{request.host_url}{request.path}").operation
-        found[str(operation["operationId"]), one.status] += 1
+        found[str(operation["operationId"]), exchange.status] += 1
     return found
 
 

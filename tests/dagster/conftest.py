@@ -208,13 +208,16 @@ class Dagster:
             " schedules { name scheduleState { id status } } sensors { name sensorState { id status } } } } } }"
         )
         (node,) = found["nodes"]
-        return {one["name"]: {"kind": "Schedule", **one["scheduleState"]} for one in node["schedules"]} | {
-            one["name"]: {"kind": "Sensor", **one["sensorState"]} for one in node["sensors"]
-        }
+        return {
+            schedule["name"]: {"kind": "Schedule", **schedule["scheduleState"]} for schedule in node["schedules"]
+        } | {sensor["name"]: {"kind": "Sensor", **sensor["sensorState"]} for sensor in node["sensors"]}
 
     def truth(self, day: date) -> dict[str, str]:
         """File name -> SHA-256 of the recordings that start on `day`, by the sandbox's own word."""
-        return {one["file"].rpartition("/")[2]: one["sha256"] for one in self.sandbox.truth(day.isoformat())}
+        return {
+            recording["file"].rpartition("/")[2]: recording["sha256"]
+            for recording in self.sandbox.truth(day.isoformat())
+        }
 
     def held(self, day: date) -> dict[str, str]:
         """File name -> SHA-256 of the bytes in S3 under `day`; a name that is there twice fails the test."""
@@ -286,7 +289,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
         ) as server:
             it = Dagster(f"http://127.0.0.1:{port}", home, sandbox, s3, environment)
             until("the code location", lambda: _is_loaded(it, server), seconds=START_S)
-            it.at_start = {name: one["status"] for name, one in it.automation().items()}
+            it.at_start = {name: automation["status"] for name, automation in it.automation().items()}
             # Each test turns on what it is about: else a sensor's run mixes with that of another test.
             for name, status in it.at_start.items():
                 if status == "RUNNING":

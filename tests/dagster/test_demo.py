@@ -68,12 +68,12 @@ def test_the_demo_shows_two_dates_and_fetches_nothing_again_and_nothing_for_the_
     counts = summary(first)
     bucket = home / "data" / "demo" / "s3" / "ringcx-archive" / "recordings"
     assert len(counts) == 2
-    for one in counts.values():
-        assert one["found"] == sum(one[state] for state in STATES[1:])
-        assert one["archived"] > one["found"] / 2
+    for count in counts.values():
+        assert count["found"] == sum(count[state] for state in STATES[1:])
+        assert count["archived"] > count["found"] / 2
     files = {file: file.stat().st_mtime_ns for file in bucket.rglob("*.WAV")}
-    for day, one in counts.items():
-        assert len([file for file in files if f"date={day}" in file.parts]) == one["archived"]
+    for day, count in counts.items():
+        assert len([file for file in files if f"date={day}" in file.parts]) == count["archived"]
 
     second = demo(home, variables)
     assert re.findall(r" (\d+) archived now", second) == ["0", "0"]

@@ -199,7 +199,9 @@ def instance(values: Values) -> dict[str, Any]:
         "concurrency": {
             "runs": {
                 "max_concurrent_runs": runs.max_concurrent_runs,
-                "tag_concurrency_limits": [one.model_dump(exclude_none=True) for one in runs.tag_concurrency_limits],
+                "tag_concurrency_limits": [
+                    limit.model_dump(exclude_none=True) for limit in runs.tag_concurrency_limits
+                ],
             },
             "pools": {"granularity": pools.granularity, "default_limit": pools.default_limit},
         },

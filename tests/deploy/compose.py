@@ -55,9 +55,9 @@ def config(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _filled(value: object, environment: Mapping[str, str]) -> object:
     if isinstance(value, dict):
-        return {key: _filled(one, environment) for key, one in value.items()}
+        return {key: _filled(item, environment) for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(one, environment) for one in value]
+        return [_filled(item, environment) for item in value]
     if not isinstance(value, str):
         return value
 

@@ -49,7 +49,7 @@ def proxy(program: str, folder: Path, deploy: Path, upstreams: dict[str, str], *
 def _nginx(folder: Path, port: int, text: str) -> list[str]:
     text = re.sub(r"listen 443 ssl", f"listen 127.0.0.1:{port}", re.sub(r"ssl_\w+ .*", "", text))
     text = text.replace("/etc/nginx/htpasswd", str(folder)).replace("/var/log/nginx", str(folder))
-    temporary = "".join(f"{one}_temp_path {folder};" for one in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
     (folder / "conf").write_text(
         f"{user} daemon off; pid {folder}/pid; error_log {folder}/log; events {{}}"

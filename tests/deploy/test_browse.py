@@ -73,10 +73,10 @@ def test_the_cluster_runs_one_page_without_rights_it_does_not_need() -> None:
     assert container["command"] == compose["command"]
     assert compose["image"] == f"${{ARCHIVE_IMAGE:-{container['image']}}}"
     assert container["securityContext"]["readOnlyRootFilesystem"] is spec["securityContext"]["runAsNonRoot"] is True
-    given = {one["name"]: one["value"] for one in container["env"]}
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
     assert {name: compose["environment"][name] for name in given} == given
     assert given["BROWSE_ACCESS_FILE"].startswith(container["volumeMounts"][0]["mountPath"])
-    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in spec["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == labels == deployment["spec"]["selector"]["matchLabels"]
     assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
@@ -101,4 +101,4 @@ def test_audio_is_fetched_as_it_is_heard_and_not_ahead(proxied: Proxied) -> None
 
 def test_no_request_is_logged(proxied: Proxied) -> None:
     proxied.client.get("/", params={"number": "6025550142"})
-    assert not [one for one in proxied.folder.iterdir() if one.is_file() and b"6025550142" in one.read_bytes()]
+    assert not [path for path in proxied.folder.iterdir() if path.is_file() and b"6025550142" in path.read_bytes()]

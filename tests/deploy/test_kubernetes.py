@@ -113,7 +113,7 @@ def test_a_run_takes_its_secrets_by_the_name_of_a_secret_and_no_value_is_in_it(j
     sources = container(job)["envFrom"]
     assert {"secretRef": {"name": "ringcx-archive-secrets"}} in sources
     assert {"configMapRef": {"name": "ringcx-archive-settings"}} in sources
-    (password,) = [one for one in container(job)["env"] if one["name"] == "DAGSTER_PG_PASSWORD"]
+    (password,) = [variable for variable in container(job)["env"] if variable["name"] == "DAGSTER_PG_PASSWORD"]
     assert password["valueFrom"]["secretKeyRef"] == {
         "name": "ringcx-archive-postgresql",
         "key": "postgresql-password",
@@ -122,12 +122,12 @@ def test_a_run_takes_its_secrets_by_the_name_of_a_secret_and_no_value_is_in_it(j
 
 
 def test_a_run_has_a_scratch_folder_of_its_own_and_shares_no_volume(job: dict[str, Any]) -> None:
-    volumes = {one["name"]: one for one in job["spec"]["template"]["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
     kinds = {name: sorted(set(volume) - {"name"}) for name, volume in volumes.items()}
     assert kinds == {"work": ["emptyDir"]}
-    mounts = {one["name"]: one["mountPath"] for one in container(job)["volumeMounts"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(job)["volumeMounts"]}
     assert mounts["work"] == "/scratch"
-    variables = {one["name"]: one.get("value") for one in container(job)["env"]}
+    variables = {variable["name"]: variable.get("value") for variable in container(job)["env"]}
     assert variables["DATA_DIR"].startswith("/scratch/")
     assert variables["DAGSTER_HOME"] == "/opt/dagster/dagster_home"
 
@@ -200,20 +200,20 @@ def test_a_misspelt_value_is_refused() -> None:
 def test_code_location_and_runs_read_the_same_settings(values: chart.Values) -> None:
     (location,) = values.code_locations.deployments
     launcher = values.run_launcher.config["customRunLauncher"].config
-    assert [one.name for one in location.env_secrets] == launcher["env_secrets"]
-    assert [one.name for one in location.env_config_maps] == launcher["env_config_maps"]
+    assert [secret.name for secret in location.env_secrets] == launcher["env_secrets"]
+    assert [config_map.name for config_map in location.env_config_maps] == launcher["env_config_maps"]
     assert f"{location.image.repository}:{location.image.tag}" == IMAGE
 
 
 def test_the_objects_beside_the_chart_have_the_names_that_it_is_given(values: chart.Values) -> None:
     settings = list(yaml.safe_load_all((FOLDER / "settings.example.yaml").read_text()))
-    names = {(one["kind"], one["metadata"]["name"]) for one in settings}
+    names = {(document["kind"], document["metadata"]["name"]) for document in settings}
     (location,) = values.code_locations.deployments
-    wanted = {("ConfigMap", one.name) for one in location.env_config_maps} | {
-        ("Secret", one.name) for one in location.env_secrets
+    wanted = {("ConfigMap", config_map.name) for config_map in location.env_config_maps} | {
+        ("Secret", secret.name) for secret in location.env_secrets
     }
     assert names == wanted | {("Secret", values.global_.postgresql_secret_name)}
-    held = [value for one in settings if one["kind"] == "Secret" for value in one["stringData"].values()]
+    held = [value for document in settings if document["kind"] == "Secret" for value in document["stringData"].values()]
     assert set(held) == {""}, "an example holds no secret"
 
     pools = yaml.safe_load((FOLDER / "pools.yaml").read_text())
@@ -222,5 +222,7 @@ def test_the_objects_beside_the_chart_have_the_names_that_it_is_given(values: ch
     assert only["image"] == IMAGE
     assert pod["serviceAccountName"] == values.service_account.name
     assert pod["volumes"][0]["configMap"]["name"] == f"{values.fullname_override}-instance"
-    limits = {one["name"]: int(one["value"]) for one in only["env"] if one["name"].startswith("POOL_")}
+    limits = {
+        variable["name"]: int(variable["value"]) for variable in only["env"] if variable["name"].startswith("POOL_")
+    }
     assert set(limits.values()) == {values.concurrency.runs.max_concurrent_runs}

@@ -178,7 +178,9 @@ def shown(page: str, command: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_status_prints_what_the_readme_shows(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = next(one for one in commands_of(ROOT / "README.md") if one.startswith("ringcx-archive status"))
+    command = next(
+        command for command in commands_of(ROOT / "README.md") if command.startswith("ringcx-archive status")
+    )
     header, *rows = shown("README.md", command)
     _, said = executed(command, capfd)
     assert said.splitlines()[0].split() == header.split()
@@ -217,4 +219,6 @@ def test_the_check_of_the_connection_prints_the_lines_that_setup_shows(
     assert len(lines) > 1
     for line in lines:
         label = re.split(r"  +", line, maxsplit=1)[1].split(":")[0]
-        assert re.sub(r"\d{8}", "15300002", label) in {re.sub(r"\d{8}", "15300002", one) for one in labels}
+        assert re.sub(r"\d{8}", "15300002", label) in {
+            re.sub(r"\d{8}", "15300002", known_label) for known_label in labels
+        }

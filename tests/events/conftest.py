@@ -69,9 +69,9 @@ def stored_fields(stored: Events) -> list[dict[str, str]]:
     found = []
     for day in stored.days():
         for name in stored.files(day_folder(day)):
-            found += [dict(one["fields"]) for one in read_frames(stored.read(name))[0]]
+            found += [dict(frame["fields"]) for frame in read_frames(stored.read(name))[0]]
     return found
 
 
 def stored_calls(stored: Events) -> list[str]:
-    return [field(one, "call_id") for one in stored_fields(stored)]
+    return [field(fields, "call_id") for fields in stored_fields(stored)]

@@ -23,14 +23,14 @@ KUBERNETES: list[dict[str, Any]] = list(yaml.safe_load_all((FOLDER / "kubernetes
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 
 
-@pytest.mark.parametrize("file", sorted(one.name for one in FOLDER.iterdir() if one.is_file()))
+@pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.iterdir() if path.is_file()))
 def test_every_setting_that_a_file_names_exists(file: str) -> None:
     text = (FOLDER / file).read_text()
     assert set(re.findall(r"\b(?:EVENTS|ARCHIVE)_[A-Z_]+\b", text)) <= KNOWN | {"ARCHIVE_IMAGE"}
 
 
 def test_the_cluster_and_compose_start_the_receiver_without_rights_it_does_not_need() -> None:
-    kinds = {one["kind"]: one for one in KUBERNETES}
+    kinds = {document["kind"]: document for document in KUBERNETES}
     assert set(kinds) == {"Deployment", "Service", "PodDisruptionBudget"}
     spec = kinds["Deployment"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -68,5 +68,5 @@ def test_a_proxy_passes_events_alone_and_logs_no_query(program: str, place: Path
         ]
         assert answers == [200, 200, 404, 404], (tmp_path / "output").read_text()
     assert stored_calls(LocalEvents(place)) == [event(7)["call_id"], event(8)["call_id"]]
-    written = "".join(one.read_text(errors="replace") for one in tmp_path.glob("*") if one.is_file())
+    written = "".join(path.read_text(errors="replace") for path in tmp_path.glob("*") if path.is_file())
     assert event(7)["ani"] not in written

@@ -45,7 +45,7 @@ def lines(*numbers: int) -> list[tuple[str, bytes]]:
 
 
 def numbers(data: bytes) -> list[int]:
-    return [one["n"] for one in read_frames(data)[0]]
+    return [event["n"] for event in read_frames(data)[0]]
 
 
 @given(RECORDS, st.data())
@@ -66,7 +66,7 @@ def test_a_byte_that_a_disk_changed_is_never_taken_for_an_event(
     place = data.draw(st.integers(0, len(whole) - 2))  # without its last line break a line is one that was cut off
     whole[place] ^= data.draw(st.integers(1, 255))
     found, damaged = read_frames(bytes(whole))
-    assert all(one in records for one in found)
+    assert all(event in records for event in found)
     assert len(found) < len(records)
     assert damaged
 
@@ -117,7 +117,7 @@ def test_a_place_that_cannot_be_written_is_known_before_the_first_event(tmp_path
     with pytest.raises(EventsUnavailable, match="check the folder that EVENTS_URL names"):
         LocalEvents(tmp_path / "file" / "events").probe()
     LocalEvents(tmp_path / "good").probe()
-    assert not [one for one in (tmp_path / "good").rglob("*") if one.is_file()]
+    assert not [path for path in (tmp_path / "good").rglob("*") if path.is_file()]
 
 
 def test_a_disk_without_hard_links_is_known_before_the_first_event(
@@ -139,9 +139,9 @@ def test_whatever_the_umask_events_and_what_was_none_are_their_owners_alone(tmp_
         keeper.write([*lines(1), (malformed_folder(date(2026, 11, 21)), frame({"why": "…"}))])
     finally:
         os.umask(before)
-    modes = {one.is_dir(): one.stat().st_mode & 0o777 for one in (tmp_path / "new").rglob("*")}
+    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
     assert modes == {True: 0o700, False: 0o600}
-    assert {one.stat().st_mode & 0o777 for one in (tmp_path / "new").rglob("*")} == {0o700, 0o600}
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")} == {0o700, 0o600}
 
 
 @pytest.fixture(scope="module")

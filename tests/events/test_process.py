@@ -58,13 +58,13 @@ def test_killed_while_it_puts_into_a_bucket_it_loses_nothing_either(
 
 @pytest.mark.slow
 def test_two_receivers_on_one_place_lose_nothing_when_one_is_killed(place: Path) -> None:
-    with ReceiverProcess(place) as one, ReceiverProcess(place) as two:
-        with Load(one.port, clients=3) as first, Load(two.port, clients=3, first=1_000_000) as second:
+    with ReceiverProcess(place) as receiver, ReceiverProcess(place) as other_receiver:
+        with Load(receiver.port, clients=3) as first, Load(other_receiver.port, clients=3, first=1_000_000) as second:
             first.wait_for(100)
             second.wait_for(100)
-            one.end(signal.SIGKILL)
+            receiver.end(signal.SIGKILL)
             second.wait_for(len(second.acknowledged) + 50)
-        assert two.end(signal.SIGTERM) == 0
+        assert other_receiver.end(signal.SIGTERM) == 0
     assert first.acknowledged | second.acknowledged <= set(stored_calls(LocalEvents(place)))
 
 
@@ -147,7 +147,7 @@ def test_it_ends_with_one_sentence_when_it_cannot_start(place: Path, tmp_path: P
 
 def test_the_count_says_what_is_stored(place: Path) -> None:
     code = "import sys, pipelines.cli.main as _, pipelines.cli.receiver as _; "
-    code += "print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
+    code += "print([name for name in sys.modules if name in ('dagster', 'pyarrow')])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "[]\n"  # a receiver is small
     with ReceiverProcess(place) as receiver, Load(receiver.port, clients=2) as load:

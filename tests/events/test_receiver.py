@@ -33,9 +33,9 @@ Make = Callable[..., Any]
 
 def malformed(place: Path) -> list[dict[str, Any]]:
     return [
-        dict(one)
+        dict(frame)
         for file in sorted(place.glob("malformed/date=*/*.events"))
-        for one in read_frames(file.read_bytes())[0]
+        for frame in read_frames(file.read_bytes())[0]
     ]
 
 
@@ -55,7 +55,9 @@ def test_an_event_in_each_form_is_stored_when_it_is_answered(receiver: Make, pla
     ):
         assert send().status_code == 200
         assert stored_calls(LocalEvents(place)) == [event(7)["call_id"]] * number
-    assert all(one.items() >= {k: v for k, v in told.items() if v}.items() for one in stored_fields(LocalEvents(place)))
+    assert all(
+        fields.items() >= {k: v for k, v in told.items() if v}.items() for fields in stored_fields(LocalEvents(place))
+    )
 
 
 def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: Path) -> None:
@@ -65,8 +67,10 @@ def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: 
         path: client.post(path, json=event(7), headers=told, follow_redirects=False)
         for path in ("/events/", "/events", "/health/", "/events/x")
     }
-    assert [one.status_code for one in answers.values()] == [200, 200, 404, 404]
-    assert not [one for one in answers.values() if "location" in one.headers or "elsewhere.example" in one.text]
+    assert [answer.status_code for answer in answers.values()] == [200, 200, 404, 404]
+    assert not [
+        answer for answer in answers.values() if "location" in answer.headers or "elsewhere.example" in answer.text
+    ]
     assert client.post("/events/", json=event(7), follow_redirects=False).status_code == 401
     assert client.delete("/events", headers=GOOD).status_code == 405
     assert client.head("/events", params=event(8), headers=GOOD).status_code == 405
@@ -154,9 +158,9 @@ def test_what_is_too_large_is_refused_and_not_kept(receiver: Make, place: Path, 
 def test_too_many_events_a_second_are_told_when_to_come_back(receiver: Make, place: Path) -> None:
     client = receiver(rate=5)
     answers = [client.post("/events", json=event(number), headers=GOOD) for number in range(40)]
-    statuses = [one.status_code for one in answers]
+    statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {200, 429}
-    assert {one.headers["retry-after"] for one in answers if one.status_code == 429} == {"1"}
+    assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 429} == {"1"}
     assert len(stored_calls(LocalEvents(place))) == statuses.count(200)
 
 

@@ -59,13 +59,15 @@ def test_what_is_exported_is_logged_written_whole_and_proved(
     assert export(archive, *arguments) == 0
     assert "Exported 2 recordings to case.zip" in capsys.readouterr().out
     said = json.loads(Path("said.json").read_text())
-    assert [one["recording_id"] for one in said["recordings"]] == [row["recording_id"] for row in archive.rows[:2]]
+    assert [recording["recording_id"] for recording in said["recordings"]] == [
+        row["recording_id"] for row in archive.rows[:2]
+    ]
     assert said["asked_for"] == {"first": str(DAY), "last": str(DAY), "uii": uii}
     search, *entries = logged(archive)
     assert (search.action, search.details["uii"], search.why) == ("search", uii, "case 4711")
-    said_of_each = {(one.action, one.user, one.details["by"], one.uii, one.why) for one in entries}
+    said_of_each = {(entry.action, entry.user, entry.details["by"], entry.uii, entry.why) for entry in entries}
     assert said_of_each == {("export", getpass.getuser(), "r.adams", uii, "case 4711")}
-    assert {one.recording_id for one in entries} == {row["recording_id"] for row in archive.rows[:2]}
+    assert {entry.recording_id for entry in entries} == {row["recording_id"] for row in archive.rows[:2]}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case.zip", "public.pem", "said.json"]
     assert run("verify-package", ["case.zip", "--json", "verified.json"]) == 0
     assert "Proved: 2 of 2 recordings" in capsys.readouterr().out
@@ -76,7 +78,7 @@ def test_recordings_are_exported_by_their_ids_and_an_unknown_one_is_named(
     archive: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known, lost = archive.rows[1]["recording_id"], archive.rows[2]["recording_id"]
-    ids = [part for one in (known, lost, "1/no-such") for part in ("--recording", one)]
+    ids = [part for recording_id in (known, lost, "1/no-such") for part in ("--recording", recording_id)]
     assert export(archive, *AROUND, *ids, "--why", "case 4711", "--output", "case.zip") == 1
     said = capsys.readouterr().out
     assert "Not included: 1/no-such (unknown: No call has this recording.)" in said

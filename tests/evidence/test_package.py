@@ -63,7 +63,7 @@ def test_a_package_holds_what_was_asked_for_and_says_what_it_lacks(package: Expo
         "2026-11-30T09:05:00+00:00",
     )
     lines = list(csv.DictReader(io.StringIO(files["calls.csv"].decode())))
-    assert [line["file"] for line in lines] == [*(one["file"] for one in listing["recordings"]), ""]
+    assert [line["file"] for line in lines] == [*(state["file"] for state in listing["recordings"]), ""]
     assert lines[0]["notes"] == "'=cmd()"
     assert lines[0]["ani"] == "'+1 (602) 555-0142"
 
@@ -126,7 +126,7 @@ def test_altered_lost_and_unproved_recordings_are_listed_and_never_included(full
     full.remove(gone["key"])
     package = exported(full)
     assert package.listing["recordings"] == []
-    assert [(one["recording_id"], one["state"]) for one in package.listing["not_included"]] == [
+    assert [(recording["recording_id"], recording["state"]) for recording in package.listing["not_included"]] == [
         (altered["recording_id"], "altered"),
         (gone["recording_id"], "not proved"),
         (full.rows[2]["recording_id"], "missing"),
@@ -156,7 +156,7 @@ def test_a_recording_of_a_manifest_without_a_root_is_not_included(full: Site) ->
         full.remove(attested)
     seen = ObservedObject(key.removeprefix(full.bucket.prefix), 1, digest)
     write_attestation(full.bucket, MANIFESTS, DAY, [seen], now=NOW)
-    reasons = [one["reason"] for one in exported(full).listing["not_included"]]
+    reasons = [recording["reason"] for recording in exported(full).listing["not_included"]]
     assert reasons[:2] == ["Manifest 1 of 2026-11-22 has no Merkle root: run that date again."] * 2
 
 
@@ -220,7 +220,7 @@ def test_withheld_recordings_are_listed_and_rows_are_shown_as_they_may_be(full: 
     package = exported(
         full, may_include=lambda row: row["layout"] == "mono", shown=lambda row: {**row, "ani": "••", "notes": ""}
     )
-    assert [one["state"] for one in package.listing["not_included"]] == ["withheld", "missing"]
+    assert [recording["state"] for recording in package.listing["not_included"]] == ["withheld", "missing"]
     assert len(package.listing["recordings"]) == 1
     assert b"555-0142" not in package.files["calls.csv"]
 

@@ -138,8 +138,8 @@ def altered_audio(files: Files) -> Files:
 
 
 def swapped_proofs(files: Files) -> Files:
-    one, other = names(files, "proofs/")
-    return listed(files | {one: files[other], other: files[one]})
+    proof, other = names(files, "proofs/")
+    return listed(files | {proof: files[other], other: files[proof]})
 
 
 def swapped_recordings(files: Files) -> Files:
@@ -164,10 +164,12 @@ def other_key(files: Files) -> Files:
 
 def swapped_audio(files: Files) -> Files:
     """Give each of two recordings the name of the other, and what belongs to it but for calls.csv."""
-    one, other = names(files, "recordings/")
-    files = files | {one: files[other], other: files[one]}
-    proofs = [f"proofs/{name[11:]}.json" for name in (one, other)]
-    swapped = [json.loads(files[proof]) | {"recording": to} for proof, to in zip(proofs, (other, one), strict=True)]
+    recording, other = names(files, "recordings/")
+    files = files | {recording: files[other], other: files[recording]}
+    proofs = [f"proofs/{name[11:]}.json" for name in (recording, other)]
+    swapped = [
+        json.loads(files[proof]) | {"recording": to} for proof, to in zip(proofs, (other, recording), strict=True)
+    ]
     files |= {proof: json.dumps(found).encode() for proof, found in zip(proofs, reversed(swapped), strict=True)}
     listing = json.loads(files["package.json"])["recordings"]
     ids = [each["recording_id"] for each in listing]
@@ -176,10 +178,10 @@ def swapped_audio(files: Files) -> Files:
 
 def counted_twice(files: Files) -> Files:
     """Let the recording of one call stand for that of another, too."""
-    one, other = names(files, "recordings/")
-    proof = json.loads(files[f"proofs/{one[11:]}.json"]) | {"recording": other}
+    recording, other = names(files, "recordings/")
+    proof = json.loads(files[f"proofs/{recording[11:]}.json"]) | {"recording": other}
     first, second = json.loads(files["package.json"])["recordings"]
-    files = files | {other: files[one], second["proof"]: json.dumps(proof).encode()}
+    files = files | {other: files[recording], second["proof"]: json.dumps(proof).encode()}
     return listed(files, recordings=[first, second | {"recording_id": first["recording_id"]}])
 
 

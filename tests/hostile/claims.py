@@ -207,11 +207,11 @@ def _key_is_harmless(account: str, layout: str, path: str, recording_id: str) ->
     key = recording_key("", DAY, account, layout, path)
     beside = apart_key(key, recording_id)
     assert key == recording_key("", DAY, account, layout, path)
-    for one in (key, beside):
-        assert KEY.fullmatch(one), "a key of another shape"
-        assert not {".", "..", ""} & set(one.split("/"))
-        assert len(one.encode()) <= 1024
-        assert manifest_number(one) is None or re.fullmatch(r".*/manifest-\d+\.json", one)
+    for name in (key, beside):
+        assert KEY.fullmatch(name), "a key of another shape"
+        assert not {".", "..", ""} & set(name.split("/"))
+        assert len(name.encode()) <= 1024
+        assert manifest_number(name) is None or re.fullmatch(r".*/manifest-\d+\.json", name)
     assert beside != key
     conflict = copy_key("conflicts", "", key, "ab" * 32)
     assert conflict.startswith("conflicts/date=2026-11-20/account_id=")
@@ -270,7 +270,7 @@ def _our_functions() -> Iterator[Callable[..., object]]:
     """What coverage is counted of: our own code; all that is imported would take a minute to prepare."""
     ours = [module for name, module in sys.modules.items() if name.startswith("pipelines.")]
     for module in ours:
-        holders = [module, *(one for one in vars(module).values() if isinstance(one, type))]
+        holders = [module, *(member for member in vars(module).values() if isinstance(member, type))]
         for holder in holders:
             if getattr(holder, "__module__", module.__name__) == module.__name__:
                 yield from (

@@ -85,7 +85,7 @@ class Archiver:
     def objects(self) -> dict[str, bytes]:
         client = make_s3_client(max_connections=2)
         listing = client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        return {one["Key"]: client.get_object(Bucket=self.bucket, Key=one["Key"])["Body"].read() for one in listing}
+        return {item["Key"]: client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read() for item in listing}
 
     def refused_report(self) -> str:
         """The sentence that the step of the Global Call Type Detail report ends with."""
@@ -359,7 +359,7 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
     assert it.run("agent_segment_metadata", "global_call_type_detail", "recording_links").success
     it.monkeypatch.setenv("RINGCX_MEDIA_HOSTS", f"127.0.0.1:{first.port}")
     assert it.run_until_final("recordings", "daily_manifest").success
-    assert {key.rpartition("/")[2]: (str(one.status), one.reason) for key, one in it.states().items()} == {
+    assert {key.rpartition("/")[2]: (str(state.status), state.reason) for key, state in it.states().items()} == {
         "1.WAV": ("archived", None),
         "2.WAV": ("rejected", "link_refused:host_not_allowed"),
     }

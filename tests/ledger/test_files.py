@@ -96,7 +96,7 @@ def test_whatever_the_umask_a_ledger_in_a_folder_is_its_owners_alone(tmp_path: P
     finally:
         os.umask(before)
     found = sorted((tmp_path / "data").rglob("*"))
-    assert [oct(one.stat().st_mode & 0o777) for one in found] == ["0o700", "0o700", "0o700", "0o700", "0o600"]
+    assert [oct(path.stat().st_mode & 0o777) for path in found] == ["0o700", "0o700", "0o700", "0o700", "0o600"]
 
 
 def test_what_a_killed_writer_left_behind_is_not_listed(tmp_path: Path) -> None:

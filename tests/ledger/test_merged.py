@@ -39,12 +39,12 @@ class Clock:
 
 def lines_of(ledger: Ledger) -> set[str]:
     """What is read about every recording, every row and pull, and how far each file was read."""
-    found = {f"state {one.recording_id} {one.run_id}" for one in ledger.states([DAY]).values()}
+    found = {f"state {state.recording_id} {state.run_id}" for state in ledger.states([DAY]).values()}
     rows = ledger.all_rows(REPORT, DAY, columns=["row_key", "run_id"])
     found |= {f"row {key} {run}" for key, run in zip(*rows.to_pydict().values(), strict=True)}
     in_parts = ledger.iter_rows(REPORT, DAY, columns=["run_id"])
     assert {run for table in in_parts for run in table["run_id"].to_pylist()} == set(rows["run_id"].to_pylist())
-    pulls = [f"pull {one.run_id}" for one in ledger.pulls(REPORT, DAY)]
+    pulls = [f"pull {pull.run_id}" for pull in ledger.pulls(REPORT, DAY)]
     assert len(pulls) == len(set(pulls))
     return found | set(pulls) | {f"file {name} {read_to}" for name, read_to in ledger.event_reads(DAY).items()}
 

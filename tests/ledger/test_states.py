@@ -75,9 +75,9 @@ def held(state: RecordingState, now: datetime = NOON, run_id: str = "run-1", key
 @given(data=st.data())
 def test_every_interleaving_of_two_writers_ends_the_same(a_state: Build, data: st.DataObject) -> None:
     start = a_state()
-    one = played(start, data.draw(lines_of_a_writer("run-1", may_reopen=True)), "run-1")
-    two = played(start, data.draw(lines_of_a_writer("run-2")), "run-2")
-    lines = [start, *one, *two]
+    lines_of_first = played(start, data.draw(lines_of_a_writer("run-1", may_reopen=True)), "run-1")
+    lines_of_second = played(start, data.draw(lines_of_a_writer("run-2")), "run-2")
+    lines = [start, *lines_of_first, *lines_of_second]
     assert current(data.draw(st.permutations(lines))) == current(lines)
 
 

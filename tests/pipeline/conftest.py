@@ -277,10 +277,10 @@ class World:
     def truth(self, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
         """The recordings that exist and start on `days`, by the sandbox's own word."""
         return [
-            one
+            recording
             for day in days
             for account in self.sandbox.config.accounts
-            for one in self.sandbox.truth(day.isoformat(), account=account, timezone=timezone)
+            for recording in self.sandbox.truth(day.isoformat(), account=account, timezone=timezone)
         ]
 
 

@@ -73,7 +73,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "success": result.success,
         "errors": [error.to_string() for error in failed if error],
-        "threads": [one.name for one in threading.enumerate() if one is not threading.main_thread()],
+        "threads": [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
     }
 
 

@@ -30,4 +30,4 @@ def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datet
     """As a receiver does it."""
     received = (at or datetime.now(UTC)).isoformat()
     keeper = LocalEvents(place)
-    keeper.write([(day_folder(day), frame({"received_at": received, "fields": one})) for one in events])
+    keeper.write([(day_folder(day), frame({"received_at": received, "fields": event})) for event in events])

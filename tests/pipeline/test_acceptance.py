@@ -137,7 +137,7 @@ class Stores:
     def verify(self, day: date = DAY) -> tuple[DayResult, set[tuple[str, str]]]:
         found: list[Discrepancy] = []
         (result,) = verify_days(self.archive(), day, day, Sampling(), add=found.append)
-        return result, {(one.kind, one.subject) for one in found}
+        return result, {(discrepancy.kind, discrepancy.subject) for discrepancy in found}
 
     def command(self, *arguments: str, why: str = "TICKET-1") -> int:
         self.now += timedelta(minutes=1)
@@ -243,8 +243,8 @@ def test_what_is_no_final_loss_is_refused_with_its_state_and_stops_no_other(stor
     finals = [lost("lost"), lost("rejected", Status.rejected, "html_body"), lost("denied", Status.denied, "refused")]
     stores.ledger.append_states([*others, *finals])
     ids = ["waits", "late", "held", "gone", "name", "unpulled", "never-seen", "lost", "rejected", "denied"]
-    decided = stores.decide(*(f"1/{one}" for one in ids))
-    assert {one.recording_id for one in decided.written} == {"1/lost", "1/rejected", "1/denied"}
+    decided = stores.decide(*(f"1/{name}" for name in ids))
+    assert {state.recording_id for state in decided.written} == {"1/lost", "1/rejected", "1/denied"}
     said = {sentence.split(" ")[0]: sentence for sentence in decided.refused if sentence.startswith("1/")}
     assert said["1/waits"] == "1/waits is pending, not lost: its next attempt is at 2026-11-25 13:00 UTC."
     assert said["1/late"] == "1/late is pending, not lost: its next attempt was due at 2026-11-25 10:00 UTC."
@@ -252,7 +252,7 @@ def test_what_is_no_final_loss_is_refused_with_its_state_and_stops_no_other(stor
     assert "If its object is gone or altered" in said["1/gone"]
     assert said["1/name"] == "1/name is another name for 1/held: give that id."
     assert said["1/unpulled"].startswith(f"1/unpulled is missing, but {NEXT} is unknown: agent_segment_metadata of")
-    assert [one for one in decided.refused if not one.startswith("1/")] == [
+    assert [sentence for sentence in decided.refused if not sentence.startswith("1/")] == [
         "The ledger has no recording '1/never-seen'."
     ]
     assert decided.sentence == "3 losses were accepted; 7 were refused."
@@ -264,8 +264,8 @@ def test_losses_are_accepted_by_date_and_reason_and_others_are_not(stores: Store
     stores.ledger.append_states([lost("a"), lost("b"), lost("c", reason="silent"), pending("d", reason="not_found")])
     stores.ledger.append_states([lost("of-next", day=NEXT, found_on=NEXT), stores.over_midnight("midnight")])
     decided = stores.decide(days=(DAY, NEXT), reason="not_found")
-    assert [one.recording_id for one in decided.written] == ["1/a", "1/b", "1/midnight"]
-    assert [one.split(".")[0] for one in decided.refused] == [f"No decision can be recorded for {NEXT}"]
+    assert [state.recording_id for state in decided.written] == ["1/a", "1/b", "1/midnight"]
+    assert [sentence.split(".")[0] for sentence in decided.refused] == [f"No decision can be recorded for {NEXT}"]
     assert set(decided.verdicts) == {DAY, NEXT}
     again = stores.decide(days=(DAY,), reason="not_found")
     assert (again.written, again.unchanged, again.refused) == ([], 3, [])
@@ -285,10 +285,10 @@ def test_a_revoked_acceptance_is_a_gap_again_and_both_decisions_stay_in_the_ledg
     revoked = stores.decide("1/a", revoke=True, why="TICKET-3", accepted_by="auditor")
     assert revoked.sentence == "1 acceptance was revoked."
     assert revoked.verdicts[DAY].verdict is Verdict.gaps
-    assert [one.accepted_by for one in stores.verdict().accepted.values()] == ["compliance"]
+    assert [acceptance.accepted_by for acceptance in stores.verdict().accepted.values()] == ["compliance"]
     assert stores.decide("1/a", revoke=True).unchanged == 1
     by_reason = stores.decide(days=(DAY,), reason="not_found", revoke=True)
-    assert ([one.recording_id for one in by_reason.written], by_reason.unchanged) == (["1/b"], 1)
+    assert ([state.recording_id for state in by_reason.written], by_reason.unchanged) == (["1/b"], 1)
     assert stores.verdict().counts["lost"] == 2
     assert len(list((stores.folder / "accepted_losses").rglob("*.parquet"))) == 3
     assert stores.decide("1/a").written
@@ -408,9 +408,9 @@ def test_the_loss_of_a_call_over_midnight_is_sealed_under_both_dates(stores: Sto
         assert (result.verdict, result.accepted_losses, doubts) == (Verdict.complete, 1, set())
     assert "accepted_losses" not in stores.manifest(DAY)
     assert len(stores.manifest(NEXT)["accepted_losses"]) == 1
-    one, other = certify(stores.archive(), DAY, NEXT)
-    assert (one["counts"]["accepted_losses"], one["accepted_losses"]) == (1, [])
-    assert (one["accepted_elsewhere"], other["accepted_elsewhere"]) == ({"1/a": str(NEXT)}, {})
+    certificate, other = certify(stores.archive(), DAY, NEXT)
+    assert (certificate["counts"]["accepted_losses"], certificate["accepted_losses"]) == (1, [])
+    assert (certificate["accepted_elsewhere"], other["accepted_elsewhere"]) == ({"1/a": str(NEXT)}, {})
     page = tmp_path / "certificate.html"
     options = ["--date", str(DAY), "--html", str(page)]
     assert run("certificate", options, stores.client, clock=lambda: stores.now) == 0
@@ -437,7 +437,7 @@ def test_a_date_is_not_certified_while_what_it_stored_under_another_date_is_gone
     assert "The date has gaps." in capsys.readouterr().out
     # The other date is not as it was sealed, and nothing says that it holds everything.
     (certificate,) = certify(stores.archive(), NEXT, NEXT)
-    assert [one["kind"] for one in certificate["discrepancies"]] == ["object_missing"]
+    assert [discrepancy["kind"] for discrepancy in certificate["discrepancies"]] == ["object_missing"]
     assert (certificate["verdict"], certificate["counts"]["held"]) == ("gaps", 0)
     assert gone in certificate["sentence"]
     assert "All " not in certificate["sentence"]
@@ -494,7 +494,7 @@ def test_a_damaged_part_that_no_attestation_names_is_named_and_stops_no_other_da
     (stores.folder / name).write_bytes(b"no Parquet")
     assert ("ledger_part_altered", name) in stores.verify()[1]
     decided = stores.decide("1/a", "1/b")
-    assert [one.recording_id for one in decided.written] == ["1/b"]
+    assert [state.recording_id for state in decided.written] == ["1/b"]
     (refused,) = decided.refused
     undecided = f"No decision was recorded for 1 recording of {DAY}"
     assert refused.startswith(f"{undecided}: the ledger's part {name} cannot be read")

@@ -76,9 +76,9 @@ def stored(folder: Path, rows: Mapping[ReportName, Sequence[Line]], pulled: Mapp
     ledger = Ledger(LocalFiles(folder), clock=lambda: NOW)
     for report, lines in rows.items():
         for account in pulled[report]:
-            own = [one for one in lines if one["account_id"] == account]
+            own = [row for row in lines if row["account_id"] == account]
             table = pa.Table.from_pylist(
-                [{**one, "row_key": str(place), "row_hash": "h"} for place, one in enumerate(own)],
+                [{**line, "row_key": str(place), "row_hash": "h"} for place, line in enumerate(own)],
                 schema=pa.schema([(name, pa.string()) for name in ("row_key", "row_hash", *(own[0] if own else ()))]),
             ).drop_columns(["account_id"] if own else [])
             ledger.append_rows(report, DAY, table, account_id=account, pulled_at=NOW, run_id="test")
@@ -94,7 +94,7 @@ def stored(folder: Path, rows: Mapping[ReportName, Sequence[Line]], pulled: Mapp
                     run_id="test",
                     sha256="",
                     rows=len(own),
-                    with_link=sum(any("https" in (value or "") for value in one.values()) for one in own),
+                    with_link=sum(any("https" in (value or "") for value in row.values()) for row in own),
                     **counts,
                 )
             )
@@ -120,25 +120,25 @@ def walked(rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName
     known_calls, mono, connected, stereo_of = set(), set(), set(), defaultdict(bool)
     reached, began = defaultdict(list), defaultdict(list)
     links = {
-        report: {one["account_id"] for one in rows[report] if any("https" in (v or "") for v in one.values())}
+        report: {row["account_id"] for row in rows[report] if any("https" in (v or "") for v in row.values())}
         for report in rows
     }
-    for one in rows[GLOBAL]:
-        call = (one["account_id"], one["uii"])
-        if one["account_id"] not in both or not one["uii"]:
+    for row in rows[GLOBAL]:
+        call = (row["account_id"], row["uii"])
+        if row["account_id"] not in both or not row["uii"]:
             continue
         known_calls.add(call)
-        if one["recording_url"]:
+        if row["recording_url"]:
             mono.add(call)
-        if one["connected_dts"] or one["connected_duration"] == "00:01:00":
+        if row["connected_dts"] or row["connected_duration"] == "00:01:00":
             connected.add(call)
-            if one["connected_route"] != "VOICEMAIL":
-                reached[call].append(TIMES.get(one["connected_dts"] or "") or TIMES.get(one["call_start_dts"] or ""))
-    for one in rows[AGENT]:
-        if one["account_id"] in both and one["uii"]:
-            leg = (one["account_id"], one["uii"], one["session_id"] or "")
-            stereo_of[leg] |= bool(one["segment_recording_url"])
-            began[leg[:2]].append(TIMES.get(one["start_dts"] or ""))
+            if row["connected_route"] != "VOICEMAIL":
+                reached[call].append(TIMES.get(row["connected_dts"] or "") or TIMES.get(row["call_start_dts"] or ""))
+    for row in rows[AGENT]:
+        if row["account_id"] in both and row["uii"]:
+            leg = (row["account_id"], row["uii"], row["session_id"] or "")
+            stereo_of[leg] |= bool(row["segment_recording_url"])
+            began[leg[:2]].append(TIMES.get(row["start_dts"] or ""))
 
     def first(times: Sequence[datetime | None]) -> datetime | None:
         return min((at for at in times if at), default=None)
@@ -253,7 +253,7 @@ def test_a_report_that_comes_empty_while_the_other_has_calls_leaves_the_date_unk
 def test_a_report_that_names_no_call_does_not_hide_that_the_other_came_empty(
     tmp_path: Path, whole: ReportName, empty: ReportName
 ) -> None:
-    rows = {whole: [{**one, "uii": None} for one in full(whole, EMPTY_DAY)], empty: []}
+    rows = {whole: [{**row, "uii": None} for row in full(whole, EMPTY_DAY)], empty: []}
     ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
     assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is Verdict.unknown
 
@@ -307,7 +307,7 @@ def test_events_without_a_recording_around_midnight_or_named_before_leave_no_emp
 def test_an_account_whose_calls_only_machines_take_needs_no_report_of_agents(
     tmp_path: Path, source: str, route: str | None, is_known: bool
 ) -> None:
-    calls = [{**one, "connected_route": route, "source_type": source} for one in full(GLOBAL, EMPTY_DAY)]
+    calls = [{**row, "connected_route": route, "source_type": source} for row in full(GLOBAL, EMPTY_DAY)]
     ledger = stored(tmp_path, {AGENT: [], GLOBAL: calls}, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
     assert (not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled) is is_known
 

@@ -33,10 +33,10 @@ def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
     truth = it.truth(day)
     assert truth
     objects = it.objects(f"recordings/date={day}/")
-    for one in truth:
-        basename = one["file"].rpartition("/")[2]
-        key = f"recordings/date={day}/account_id={one['account_id']}/layout={one['layout']}/{basename}"
-        assert objects[key] == one["sha256"]
+    for recording in truth:
+        basename = recording["file"].rpartition("/")[2]
+        key = f"recordings/date={day}/account_id={recording['account_id']}/layout={recording['layout']}/{basename}"
+        assert objects[key] == recording["sha256"]
     assert len(objects) == len(truth)
 
 
@@ -123,7 +123,7 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     }
     # Shares take what they take on these dates; two of each final kind are named, so that no date lacks one.
     sandbox = {"calls_per_day": (14, 18)}
-    paths = [one["recording_id"].partition("/")[2] for one in world(sandbox=sandbox).truth(days[0])]
+    paths = [recording["recording_id"].partition("/")[2] for recording in world(sandbox=sandbox).truth(days[0])]
     shares["forbidden"] = Where(share=0.04, paths=tuple(paths[:2]))
     shares["link_evil_host"] = Where(share=0.03, paths=tuple(paths[2:4]))
     it = world(faults=Faults(seed=7, **shares), sandbox=sandbox)
@@ -133,7 +133,8 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
         states = it.states(*days)
         of_day = it.truth(day)
         return all(
-            one["recording_id"] in states and states[one["recording_id"]].status == one["expected"] for one in of_day
+            recording["recording_id"] in states and states[recording["recording_id"]].status == recording["expected"]
+            for recording in of_day
         )
 
     for _ in range(5):
@@ -141,21 +142,24 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
             if not converged(day):
                 it.run(day, select=UP_TO_RECORDINGS)
         it.passed += timedelta(days=3)
-    expected = Counter(one["expected"] for one in truth)
+    expected = Counter(recording["expected"] for recording in truth)
     assert expected["archived"] > 20
     assert expected["rejected"]
     assert expected["denied"]
     states = it.states(*days)
     assert [
-        (one["recording_id"], one["faults"], one["expected"], states.get(one["recording_id"]))
-        for one in truth
-        if one["recording_id"] not in states or str(states[one["recording_id"]].status) != one["expected"]
+        (recording["recording_id"], recording["faults"], recording["expected"], states.get(recording["recording_id"]))
+        for recording in truth
+        if recording["recording_id"] not in states
+        or str(states[recording["recording_id"]].status) != recording["expected"]
     ] == []
-    assert Counter(it.objects().values()) >= Counter(one["sha256"] for one in truth if one["expected"] == "archived")
+    assert Counter(it.objects().values()) >= Counter(
+        recording["sha256"] for recording in truth if recording["expected"] == "archived"
+    )
     bytes_by_key = it.objects()
-    for one in truth:
-        if one["expected"] == "archived":
-            assert bytes_by_key[states[one["recording_id"]].key] == one["sha256"]
+    for recording in truth:
+        if recording["expected"] == "archived":
+            assert bytes_by_key[states[recording["recording_id"]].key] == recording["sha256"]
     counters = it.sandbox.counters()
     assert counters["leaked_credentials"] == []
     it.sandbox.reset()
@@ -214,7 +218,7 @@ def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable
     names = ("not_found", "still_encoding", "empty_body", "html_200", "json_200", "cut_off", "header_only")
     it = world(faults=Faults(**{name: Where(share=0.4, first=2) for name in names}))
     it.run_until_final(OLD)
-    assert all(one.success for one in it.runs)
+    assert all(run.success for run in it.runs)
     assert {state.status for state in it.states(OLD).values()} == {Status.archived}
 
 
@@ -272,7 +276,7 @@ def test_rows_that_arrive_late_are_new_on_a_later_pull(world: Callable[..., Worl
     assert it.metadata(again, "global_call_type_detail")["rows_vanished"] == 0
     for beside in (day - timedelta(days=1), day - timedelta(days=1)):
         it.run(beside, select=UP_TO_RECORDINGS)
-    held_on_day = {one["recording_id"] for one in it.truth(day)}
+    held_on_day = {recording["recording_id"] for recording in it.truth(day)}
     assert held_on_day == {state.recording_id for state in it.states(day).values() if state.status is Status.archived}
 
 
@@ -295,7 +299,7 @@ def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
     digests = Counter(it.objects().values())
     assert set(digests.values()) == {1}
     truth = it.truth(*days, timezone=zone.key)
-    assert {one["sha256"] for one in truth} <= set(digests)
+    assert {recording["sha256"] for recording in truth} <= set(digests)
 
 
 def test_a_date_that_waited_for_a_call_past_midnight_is_sealed_complete_by_the_run_that_archives_it(
@@ -342,7 +346,7 @@ def test_days_of_23_and_25_hours_are_whole(world: Callable[..., World], day: dat
     for when in (before, day):
         assert it.run(when).success
     held = {key for key, state in it.states(day).items() if state.status is Status.archived}
-    assert held == {one["recording_id"] for one in it.truth(day, timezone=zone)}
+    assert held == {recording["recording_id"] for recording in it.truth(day, timezone=zone)}
 
 
 @pytest.mark.parametrize(
@@ -408,13 +412,13 @@ def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
     it = world(RINGCX_MEDIA_HOSTS="recordings.example.com")
     assert it.run(recent[0], select=UP_TO_RECORDINGS).success
     refused = it.states(recent[0])
-    assert {(one.status, one.reason) for one in refused.values()} == {
+    assert {(state.status, state.reason) for state in refused.values()} == {
         (Status.rejected, "link_refused:host_not_allowed")
     }
     assert it.sandbox.counters()["requests"].get("media", 0) == 0
     monkeypatch.setenv("RINGCX_MEDIA_HOSTS", it.sandbox.host)
     assert it.run(recent[0], select=UP_TO_RECORDINGS).success
-    assert {one.status for one in it.states(recent[0]).values()} == {Status.archived}
+    assert {state.status for state in it.states(recent[0]).values()} == {Status.archived}
 
 
 def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., World], noon: str) -> None:
@@ -443,8 +447,8 @@ def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
     assert (states[victim.recording_id].status, states[victim.recording_id].reason) == (Status.rejected, "conflict")
     assert it.objects()[victim.key] == hashlib.sha256(altered).hexdigest()
     assert list(it.objects("conflicts/").values()) == [victim.sha256]
-    others = [one for one in states.values() if one.recording_id != victim.recording_id]
-    assert {one.status for one in others} == {Status.archived}
+    others = [state for state in states.values() if state.recording_id != victim.recording_id]
+    assert {state.status for state in others} == {Status.archived}
 
 
 def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
@@ -452,13 +456,13 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
 ) -> None:
     it = world(LEDGER_URL="ledger-one")
     assert it.run(recent[0]).success
-    before = {key: (one.status, one.sha256, one.key) for key, one in it.states(recent[0]).items()}
+    before = {key: (state.status, state.sha256, state.key) for key, state in it.states(recent[0]).items()}
     it.sandbox.reset()
     monkeypatch.setenv("LEDGER_URL", "ledger-two")
     again = it.run(recent[0])
     assert again.success
     assert it.metadata(again, "recordings")["adopted_now"] == it.metadata(again, "recordings")["archived"]
-    assert {key: (one.status, one.sha256, one.key) for key, one in it.states(recent[0]).items()} == before
+    assert {key: (state.status, state.sha256, state.key) for key, state in it.states(recent[0]).items()} == before
     assert it.sandbox.counters()["requests"].get("media", 0) == 0
 
 
@@ -468,7 +472,7 @@ def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_d
     it = world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
     day = recent[0]
     it.run(day, select=UP_TO_RECORDINGS)
-    expected = {one["recording_id"]: one["expected"] for one in it.truth(day)}
+    expected = {recording["recording_id"]: recording["expected"] for recording in it.truth(day)}
     assert list(expected.values()).count("denied") > 40
     assert not {state.status for state in it.states(day).values()} & FINAL
     for _ in range(40):  # how many it takes depends on the date's calls, and on the order in which answers come

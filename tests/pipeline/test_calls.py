@@ -66,7 +66,7 @@ def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecor
         assert without, "the sandbox has abandoned calls"
         # Recording is not switched on for every queue: an answered call can lack one, too.
         assert {row["reason"] for row in without} <= {"no_link:abandon", "no_link:noanswer", "no_link:answer"}
-        assert not {row["uii"] for row in without} & {one["uii"] for one in it.truth(*recent)}
+        assert not {row["uii"] for row in without} & {recording["uii"] for recording in it.truth(*recent)}
 
 
 def test_what_stays_the_same_is_not_written_again(world: Callable[..., World], recent: list[date]) -> None:
@@ -96,26 +96,26 @@ def test_a_call_is_found_by_each_thing_that_is_known_of_it(world: Callable[..., 
     search = search_of(it)
     everything = rows(search.find(Query(first=first, last=last), limit=1000))
     assert [row["date"] for row in everything] == sorted((row["date"] for row in everything), reverse=True)
-    one = next(row for row in everything if row["layout"] == "stereo" and row["notes"] and row["disposition"])
+    call = next(row for row in everything if row["layout"] == "stereo" and row["notes"] and row["disposition"])
     for asked in (
-        {"number": one["ani"]},
-        {"number": one["dnis_e164"]},
-        {"number": one["ani_e164"][-7:]},
-        {"agent": one["agent_id"]},
-        {"agent": one["agent_login"].upper()},
-        {"agent": one["agent_name"][1:].upper()},
-        {"queue": one["queue_id"]},
-        {"queue": one["queue_name"][:-1]},
-        {"account": one["account_id"]},
-        {"direction": one["direction"]},
-        {"uii": f"'{one['uii']}"},
-        {"disposition": one["disposition"][1:-1].upper()},
-        {"notes": one["notes"][2:]},
+        {"number": call["ani"]},
+        {"number": call["dnis_e164"]},
+        {"number": call["ani_e164"][-7:]},
+        {"agent": call["agent_id"]},
+        {"agent": call["agent_login"].upper()},
+        {"agent": call["agent_name"][1:].upper()},
+        {"queue": call["queue_id"]},
+        {"queue": call["queue_name"][:-1]},
+        {"account": call["account_id"]},
+        {"direction": call["direction"]},
+        {"uii": f"'{call['uii']}"},
+        {"disposition": call["disposition"][1:-1].upper()},
+        {"notes": call["notes"][2:]},
         {"state": "archived"},
-        {"shortest_s": one["segment_s"], "longest_s": one["segment_s"]},
+        {"shortest_s": call["segment_s"], "longest_s": call["segment_s"]},
     ):
         found = rows(search.find(Query(first=first, last=last, **asked), limit=1000))
-        assert one in found, f"not found by {list(asked)}"
+        assert call in found, f"not found by {list(asked)}"
     assert not rows(search.find(Query(first=first, last=last, number="+1 999 555 0000 00")))
     assert not rows(search.find(Query(first=first, last=last, agent="nobody of that name")))
 
@@ -145,8 +145,8 @@ def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
     search = search_of(it)
     query = Query(first=recent[0], last=recent[2])
     assert not_indexed(query, search.files(query)) == [recent[0], recent[2]]
-    one = Query(first=recent[1], last=recent[1])
-    assert not_indexed(one, search.files(one)) == []
+    one_day = Query(first=recent[1], last=recent[1])
+    assert not_indexed(one_day, search.files(one_day)) == []
 
 
 def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
@@ -185,11 +185,11 @@ def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_da
     for day in recent[:2]:
         assert it.run(day).success
     everything = rows(search_of(it).find(Query(first=first, last=last), limit=1000))
-    one, other = everything[0], next(row for row in reversed(everything) if row["agent_id"])
+    call, other = everything[0], next(row for row in reversed(everything) if row["agent_id"])
     asked = [
-        {"number": one["ani"]},
-        {"number": one["ani_e164"][-6:]},
-        {"uii": one["uii"]},
+        {"number": call["ani"]},
+        {"number": call["ani_e164"][-6:]},
+        {"uii": call["uii"]},
         {"recordings": (other["recording_id"], "1/no-such")},
         {"agent": other["agent_id"].partition(";")[0]},
         {"agent": other["agent_login"][:-1]},
@@ -200,7 +200,7 @@ def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_da
 
     def answers() -> list[list[dict[str, Any]]]:
         search = search_of(it)
-        return [rows(search.find(Query(first=first, last=last, **one), limit=1000)) for one in asked]
+        return [rows(search.find(Query(first=first, last=last, **query), limit=1000)) for query in asked]
 
     without = answers()
     assert [bool(found) for found in without[:5]] == [True] * 5

@@ -75,7 +75,7 @@ def pull(tmp_path: Path) -> Callable[..., PullRecord]:
 
     def make(source: Source, window_s: int = 10_800) -> PullRecord:
         day = Period(START, START + timedelta(days=1))
-        one = windows.WindowedPull(
+        windowed = windows.WindowedPull(
             account_id="7",
             day=DAY,
             period=day,
@@ -86,7 +86,7 @@ def pull(tmp_path: Path) -> Callable[..., PullRecord]:
             clock=lambda: NOW,
             log=logging.getLogger("test"),
         )
-        return pull_each("interaction_metadata", DAY, ["7"], lambda _: one.run())[0]
+        return pull_each("interaction_metadata", DAY, ["7"], lambda _: windowed.run())[0]
 
     make.ledger = ledger  # type: ignore[attr-defined]
     return make

@@ -100,10 +100,10 @@ def of_account(*names: str, account: str = "15300002") -> set[str]:
 def test_on_a_server_that_ignores_conditions_all_works_and_the_warnings_say_what_it_lacks(
     check: Callable[..., Check],
 ) -> None:
-    one = check()
-    assert one() == 0, one.out
-    assert one.verdicts("failed") == one.verdicts("not tried") == set()
-    assert one.verdicts("warning") == {
+    command = check()
+    assert command() == 0, command.out
+    assert command.verdicts("failed") == command.verdicts("not tried") == set()
+    assert command.verdicts("warning") == {
         "links of recordings",
         "S3 create-only puts",
         "S3 checksums",
@@ -111,19 +111,19 @@ def test_on_a_server_that_ignores_conditions_all_works_and_the_warnings_say_what
         "S3 versioning",
         "S3 Object Lock",
     }
-    assert "ignores the condition" in one.sentence("S3 create-only puts")
-    assert "sends each put's Content-MD5" in one.sentence("S3 checksums")
-    assert "anyone who has a link can download" in one.sentence("links of recordings")
-    assert one.out.endswith("No failure, 6 warnings: you can run a first date.\n")
+    assert "ignores the condition" in command.sentence("S3 create-only puts")
+    assert "sends each put's Content-MD5" in command.sentence("S3 checksums")
+    assert "anyone who has a link can download" in command.sentence("links of recordings")
+    assert command.out.endswith("No failure, 6 warnings: you can run a first date.\n")
 
 
 def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
     check: Callable[..., Check], moto: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = check(store=moto)
-    assert one() == 0, one.out
-    assert one.said["S3 create-only puts"][0] == "ok"
-    assert one.said["S3 Object Lock"][0] == one.said["S3 versioning"][0] == "warning"
+    command = check(store=moto)
+    assert command() == 0, command.out
+    assert command.said["S3 create-only puts"][0] == "ok"
+    assert command.said["S3 Object Lock"][0] == command.said["S3 versioning"][0] == "warning"
     bucket = f"locked-{uuid.uuid4().hex[:12]}"
     moto.client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 365}}
@@ -131,40 +131,40 @@ def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
         Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
     )
     monkeypatch.setenv("ARCHIVE_BUCKET", bucket)
-    assert one() == 0, one.out
-    assert one.said["S3 versioning"] == ("ok", "on.")
-    assert one.said["S3 Object Lock"] == ("ok", "on, by default for 365 days, compliance.")
+    assert command() == 0, command.out
+    assert command.said["S3 versioning"] == ("ok", "on.")
+    assert command.said["S3 Object Lock"] == ("ok", "on, by default for 365 days, compliance.")
 
 
 def test_it_asks_for_little_and_keeps_nothing_but_its_own_tiny_objects(check: Callable[..., Check]) -> None:
     slow = Faults(slow=Where(share=1.0), slow_bytes_per_s=96_000)
-    one = check(faults=slow, sandbox={"talk_seconds": (300, 400), "accounts": ("15300002", "15300003")})
+    command = check(faults=slow, sandbox={"talk_seconds": (300, 400), "accounts": ("15300002", "15300003")})
     started = time.monotonic()
-    assert one() == 0, one.out
+    assert command() == 0, command.out
     assert time.monotonic() - started < 40, "the whole of a recording was read, which takes 50 s"
-    counted = one.it.sandbox.counters()
+    counted = command.it.sandbox.counters()
     assert counted["requests"]["report"] == 4, "two reports an account"
     assert 1 <= counted["requests"]["media"] <= 3
     assert not any(counted["violations"].values()), counted["violations"]
-    kept = {re.sub(r"connection-.*", "connection", key) for key in one.it.objects("")}
+    kept = {re.sub(r"connection-.*", "connection", key) for key in command.it.objects("")}
     assert kept == {"ledger/probes/connection", "probes/checksum", "probes/create-only"}
     today = datetime.now(UTC).date()
-    run("verify", ["--from", str(today), "--to", str(today)], one.it.s3)
-    assert "no part of the documented layout" not in one.capsys.readouterr().out
+    run("verify", ["--from", str(today), "--to", str(today)], command.it.s3)
+    assert "no part of the documented layout" not in command.capsys.readouterr().out
 
 
 def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Check], moto: Store) -> None:
-    one = check(store=moto)
-    with answering(one.it.s3, "DELETE", 403, "AccessDenied"):
-        assert one() == 0, one.out
-    verdict, sentence = one.said["S3 delete"]
+    command = check(store=moto)
+    with answering(command.it.s3, "DELETE", 403, "AccessDenied"):
+        assert command() == 0, command.out
+    verdict, sentence = command.said["S3 delete"]
     assert verdict == "ok"
     assert sentence.startswith("refused, as it should be")
-    assert [key for key in one.it.objects("") if key.startswith("probes/connection-")]
+    assert [key for key in command.it.objects("") if key.startswith("probes/connection-")]
     assert "under probes/" in sentence
     today = datetime.now(UTC).date()
-    run("verify", ["--from", str(today), "--to", str(today)], one.it.s3)
-    assert "no part of the documented layout" not in one.capsys.readouterr().out
+    run("verify", ["--from", str(today), "--to", str(today)], command.it.s3)
+    assert "no part of the documented layout" not in command.capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -184,32 +184,32 @@ def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Chec
 def test_a_wrong_log_in_is_named_and_what_does_not_rest_on_it_is_tried_all_the_same(
     check: Callable[..., Check], variables: dict[str, str], said: str
 ) -> None:
-    one = check(**variables)
-    assert one() == 1
-    assert one.verdicts("failed") == {"log-in"}
-    assert said in one.sentence("log-in")
-    assert one.verdicts("not tried") == {*of_account(*REPORTS), "a recording", "links of recordings"}
-    assert one.said["S3 put"][0] == one.said["ledger"][0] == "ok"
-    assert one.out.splitlines()[-1].startswith("1 failure, ")
-    assert not any(value in one.out for value in WRONG.values())
+    command = check(**variables)
+    assert command() == 1
+    assert command.verdicts("failed") == {"log-in"}
+    assert said in command.sentence("log-in")
+    assert command.verdicts("not tried") == {*of_account(*REPORTS), "a recording", "links of recordings"}
+    assert command.said["S3 put"][0] == command.said["ledger"][0] == "ok"
+    assert command.out.splitlines()[-1].startswith("1 failure, ")
+    assert not any(value in command.out for value in WRONG.values())
 
 
 def test_a_wrong_token_shows_at_the_first_report(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_API_TOKEN=WRONG["RINGCX_API_TOKEN"])
-    assert one() == 1
-    assert one.verdicts("failed") == of_account(*REPORTS)
-    assert "check RINGCX_API_TOKEN" in one.sentence("agent_segment_metadata of account 15300002")
+    command = check(RINGCX_API_TOKEN=WRONG["RINGCX_API_TOKEN"])
+    assert command() == 1
+    assert command.verdicts("failed") == of_account(*REPORTS)
+    assert "check RINGCX_API_TOKEN" in command.sentence("agent_segment_metadata of account 15300002")
 
 
 @pytest.mark.parametrize(("way", "said"), [("password", "it returns a token"), ("token", "is sent as it is")])
 def test_the_legacy_log_ins_work_too(
     check: Callable[..., Check], way: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = check()
-    for name, value in one.it.sandbox.environment(login=way).items():
+    command = check()
+    for name, value in command.it.sandbox.environment(login=way).items():
         monkeypatch.setenv(name, value)
-    assert one() == 0, one.out
-    assert said in one.sentence("log-in")
+    assert command() == 0, command.out
+    assert said in command.sentence("log-in")
 
 
 @pytest.mark.parametrize(
@@ -225,46 +225,46 @@ def test_the_legacy_log_ins_work_too(
 def test_a_report_that_is_refused_or_is_none_is_named_and_the_other_one_is_read(
     check: Callable[..., Check], fault: str, said: str
 ) -> None:
-    one = check(faults=Faults(**{fault: Where(paths=("global_call_type_detail",))}))
-    assert one() == 1
-    assert one.verdicts("failed") == of_account("global_call_type_detail")
-    assert said in one.sentence("global_call_type_detail of account 15300002")
-    assert one.said["agent_segment_metadata of account 15300002"][0] == "ok"
+    command = check(faults=Faults(**{fault: Where(paths=("global_call_type_detail",))}))
+    assert command() == 1
+    assert command.verdicts("failed") == of_account("global_call_type_detail")
+    assert said in command.sentence("global_call_type_detail of account 15300002")
+    assert command.said["agent_segment_metadata of account 15300002"][0] == "ok"
 
 
 def test_an_account_that_the_user_may_not_read_is_named_by_its_id(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_ACCOUNT_IDS="15300002,99999999")
-    assert one() == 1
-    assert one.verdicts("failed") == of_account(*REPORTS, account="99999999")
+    command = check(RINGCX_ACCOUNT_IDS="15300002,99999999")
+    assert command() == 1
+    assert command.verdicts("failed") == of_account(*REPORTS, account="99999999")
 
 
 def test_without_network_the_source_is_not_asked_again_and_again(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_API_URL=f"http://127.0.0.1:{free_port()}/voice/api")
-    assert one() == 1
-    assert one.verdicts("failed") == {"connection to RingCX"}
-    assert "Check the machine's network" in one.sentence("connection to RingCX")
-    assert of_account(*REPORTS) <= one.verdicts("not tried")
+    command = check(RINGCX_API_URL=f"http://127.0.0.1:{free_port()}/voice/api")
+    assert command() == 1
+    assert command.verdicts("failed") == {"connection to RingCX"}
+    assert "Check the machine's network" in command.sentence("connection to RingCX")
+    assert of_account(*REPORTS) <= command.verdicts("not tried")
 
 
 def test_recordings_behind_a_log_in_are_given_to_it_and_refused_without(
     check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = check(sandbox={"credentials": MEDIA})
-    assert one() == 0, one.out
-    assert one.said["a recording"][0] == "ok"
-    assert one.said["links of recordings"] == ("ok", "are refused without the log-in for recordings.")
+    command = check(sandbox={"credentials": MEDIA})
+    assert command() == 0, command.out
+    assert command.said["a recording"][0] == "ok"
+    assert command.said["links of recordings"] == ("ok", "are refused without the log-in for recordings.")
     monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", WRONG["RINGCX_MEDIA_PASSWORD"])
-    assert one() == 1
-    assert one.verdicts("failed") == {"a recording"}
-    assert "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" in one.sentence("a recording")
-    assert one.said["links of recordings"][0] == "not tried"
+    assert command() == 1
+    assert command.verdicts("failed") == {"a recording"}
+    assert "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" in command.sentence("a recording")
+    assert command.said["links of recordings"][0] == "not tried"
 
 
 def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_MEDIA_USERNAME="somebody", RINGCX_MEDIA_PASSWORD="something-long")
-    assert one() == 0, one.out
-    assert one.said["links of recordings"][0] == "warning"
-    assert one.it.sandbox.counters()["requests"]["media"] == 2
+    command = check(RINGCX_MEDIA_USERNAME="somebody", RINGCX_MEDIA_PASSWORD="something-long")
+    assert command() == 0, command.out
+    assert command.said["links of recordings"][0] == "warning"
+    assert command.it.sandbox.counters()["requests"]["media"] == 2
 
 
 @pytest.mark.parametrize(
@@ -280,52 +280,52 @@ def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Cal
 def test_what_comes_in_the_place_of_a_recording_is_told_apart(
     check: Callable[..., Check], fault: str, verdict: str, said: str
 ) -> None:
-    one = check(faults=Faults(**{fault: Where(share=1.0)}), sandbox={"evil_host": "localhost:9"})
-    assert one() == (1 if verdict == "failed" else 0)
-    assert one.said["a recording"][0] == verdict
-    assert said in one.sentence("a recording")
+    command = check(faults=Faults(**{fault: Where(share=1.0)}), sandbox={"evil_host": "localhost:9"})
+    assert command() == (1 if verdict == "failed" else 0)
+    assert command.said["a recording"][0] == verdict
+    assert said in command.sentence("a recording")
 
 
 def test_a_host_that_is_not_listed_is_never_asked(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_MEDIA_HOSTS="*.vacd.biz")
-    assert one() == 1
-    assert "add it to RINGCX_MEDIA_HOSTS" in one.sentence("a recording")
-    assert one.it.sandbox.counters()["requests"].get("media", 0) == 0
+    command = check(RINGCX_MEDIA_HOSTS="*.vacd.biz")
+    assert command() == 1
+    assert "add it to RINGCX_MEDIA_HOSTS" in command.sentence("a recording")
+    assert command.it.sandbox.counters()["requests"].get("media", 0) == 0
 
 
 def test_a_quiet_account_is_tried_with_a_link_of_the_ledger(check: Callable[..., Check], recent: list[date]) -> None:
-    one = check(sandbox={"calls_per_day": (3, 3), "timezone": "UTC", "crossing_zones": ()})
-    one.it.sandbox.set_faults({"late_rows": {"share": 0.0}})
-    assert one.it.run(recent[0]).success
-    one.it.sandbox.set_faults({"late_rows": {"share": 1.0}})
-    assert one() == 0, one.out
-    assert one.said["a recording"][0] == "ok"
+    command = check(sandbox={"calls_per_day": (3, 3), "timezone": "UTC", "crossing_zones": ()})
+    command.it.sandbox.set_faults({"late_rows": {"share": 0.0}})
+    assert command.it.run(recent[0]).success
+    command.it.sandbox.set_faults({"late_rows": {"share": 1.0}})
+    assert command() == 0, command.out
+    assert command.said["a recording"][0] == "ok"
 
 
 def test_without_any_link_it_says_so_and_fails_nothing(check: Callable[..., Check]) -> None:
-    one = check(faults=Faults(late_links=Where(share=1.0)))
-    assert one() == 0, one.out
-    assert one.verdicts("not tried") == {"a recording", "links of recordings"}
-    assert one.out.splitlines()[-1].endswith("2 not tried: you can run a first date.")
+    command = check(faults=Faults(late_links=Where(share=1.0)))
+    assert command() == 0, command.out
+    assert command.verdicts("not tried") == {"a recording", "links of recordings"}
+    assert command.out.splitlines()[-1].endswith("2 not tried: you can run a first date.")
 
 
 def test_a_bucket_that_there_is_not_is_named_and_the_source_is_tried_all_the_same(
     check: Callable[..., Check], moto: Store
 ) -> None:
-    one = check(store=moto, ARCHIVE_BUCKET="there-is-no-such-bucket")
-    assert one() == 1
-    assert {"S3 list", "S3 put", "ledger"} <= one.verdicts("failed")
-    assert "There is no bucket there-is-no-such-bucket" in one.sentence("S3 put")
+    command = check(store=moto, ARCHIVE_BUCKET="there-is-no-such-bucket")
+    assert command() == 1
+    assert {"S3 list", "S3 put", "ledger"} <= command.verdicts("failed")
+    assert "There is no bucket there-is-no-such-bucket" in command.sentence("S3 put")
     untried = ("create-only puts", "checksums", "get", "delete", "versioning", "Object Lock")
-    assert {f"S3 {what}" for what in untried} == one.verdicts("not tried")
-    assert one.said["clock against S3"][0] == "ok", "an error's answer bears a date too"
-    assert one.said["a recording"][0] == "ok"
+    assert {f"S3 {what}" for what in untried} == command.verdicts("not tried")
+    assert command.said["clock against S3"][0] == "ok", "an error's answer bears a date too"
+    assert command.said["a recording"][0] == "ok"
 
 
 def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
-    one = check()
+    command = check()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-wrong-aws-secret-000000000000")
-    capsys = one.capsys
+    capsys = command.capsys
     capsys.readouterr()
     assert run("check", [], backoff_s=0.01) == 1
     out = capsys.readouterr().out
@@ -334,65 +334,65 @@ def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], mon
 
 
 def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Store) -> None:
-    one = check(store=moto, LEDGER_URL="ledger")
-    with answering(one.it.s3, "PUT", 403, "AccessDenied"):
-        assert one() == 1
-    assert one.verdicts("failed") == {"S3 put"}
-    assert "S3 refused s3:PutObject" in one.sentence("S3 put")
-    assert one.said["S3 list"][0] == one.said["ledger"][0] == "ok"
+    command = check(store=moto, LEDGER_URL="ledger")
+    with answering(command.it.s3, "PUT", 403, "AccessDenied"):
+        assert command() == 1
+    assert command.verdicts("failed") == {"S3 put"}
+    assert "S3 refused s3:PutObject" in command.sentence("S3 put")
+    assert command.said["S3 list"][0] == command.said["ledger"][0] == "ok"
 
 
 def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: Store) -> None:
-    one = check(store=moto, LEDGER_URL="ledger")
-    with answering(one.it.s3, "PUT", 301, "PermanentRedirect"):
-        assert one() == 1
-    assert "set AWS_REGION to the bucket's own" in one.sentence("S3 put")
+    command = check(store=moto, LEDGER_URL="ledger")
+    with answering(command.it.s3, "PUT", 301, "PermanentRedirect"):
+        assert command() == 1
+    assert "set AWS_REGION to the bucket's own" in command.sentence("S3 put")
 
 
 def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Check], moto: Store) -> None:
-    one = check(store=moto)
+    command = check(store=moto)
     with (
-        answering(one.it.s3, "GET", 403, "AccessDenied", query="versioning"),
-        answering(one.it.s3, "GET", 403, "AccessDenied", query="object-lock"),
+        answering(command.it.s3, "GET", 403, "AccessDenied", query="versioning"),
+        answering(command.it.s3, "GET", 403, "AccessDenied", query="object-lock"),
     ):
-        assert one() == 0, one.out
+        assert command() == 0, command.out
     for subject in ("S3 versioning", "S3 Object Lock"):
-        assert one.said[subject][0] == "ok"
-        assert "cannot be read with these credentials" in one.sentence(subject)
+        assert command.said[subject][0] == "ok"
+        assert "cannot be read with these credentials" in command.sentence(subject)
 
 
 @pytest.mark.parametrize("minutes", [-10, -2, 0, 2, 10])
 def test_a_clock_that_is_wrong_is_named_and_too_wrong_fails_s3(check: Callable[..., Check], minutes: int) -> None:
-    one = check()
-    code = one(now=datetime.now(UTC) + timedelta(minutes=minutes))
+    command = check()
+    code = command(now=datetime.now(UTC) + timedelta(minutes=minutes))
     verdict = {0: "ok", 2: "warning", 10: "failed"}[abs(minutes)]
-    assert one.said["clock against S3"][0] == verdict
-    assert one.said["clock against RingCX"][0] == ("ok" if verdict == "ok" else "warning")
+    assert command.said["clock against S3"][0] == verdict
+    assert command.said["clock against RingCX"][0] == ("ok" if verdict == "ok" else "warning")
     assert code == (1 if verdict == "failed" else 0)
     if minutes:
-        assert ("ahead" if minutes > 0 else "behind") in one.sentence("clock against S3")
+        assert ("ahead" if minutes > 0 else "behind") in command.sentence("clock against S3")
 
 
 def test_a_ledger_that_cannot_be_written_is_named(check: Callable[..., Check], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    one = check(LEDGER_URL=str(tmp_path / "file" / "ledger"))
-    assert one() == 1
-    assert one.verdicts("failed") == {"ledger"}
-    assert "check the folder that LEDGER_URL names" in one.sentence("ledger")
+    command = check(LEDGER_URL=str(tmp_path / "file" / "ledger"))
+    assert command() == 1
+    assert command.verdicts("failed") == {"ledger"}
+    assert "check the folder that LEDGER_URL names" in command.sentence("ledger")
 
 
 def test_a_place_of_the_limits_that_cannot_be_used_is_named(check: Callable[..., Check], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    one = check(RATE_LIMIT_URL=str(tmp_path / "file" / "limits.sqlite"), RINGCX_LIMIT_REPORTS="2/60")
-    assert one() == 1
-    assert "limits" in one.verdicts("failed")
-    assert one.said["S3 put"][0] == "ok"
+    command = check(RATE_LIMIT_URL=str(tmp_path / "file" / "limits.sqlite"), RINGCX_LIMIT_REPORTS="2/60")
+    assert command() == 1
+    assert "limits" in command.verdicts("failed")
+    assert command.said["S3 put"][0] == "ok"
 
 
 def test_the_limits_that_are_used_are_shown(check: Callable[..., Check]) -> None:
-    one = check(RINGCX_LIMIT_REPORTS="20/60", RINGCX_LIMIT_MEDIA="30/60,100/900")
-    assert one() == 0, one.out
-    assert one.sentence("limits").startswith("reports 20/60, media 30/60,100/900, auth none")
+    command = check(RINGCX_LIMIT_REPORTS="20/60", RINGCX_LIMIT_MEDIA="30/60,100/900")
+    assert command() == 0, command.out
+    assert command.sentence("limits").startswith("reports 20/60, media 30/60,100/900, auth none")
 
 
 def test_a_silence_that_a_host_asked_for_is_shown(check: Callable[..., Check], tmp_path: Path) -> None:
@@ -400,21 +400,21 @@ def test_a_silence_that_a_host_asked_for_is_shown(check: Callable[..., Check], t
     limiter = RateLimiter(where)
     limiter.hold_off("media@c02-recordings.virtualacd.biz", "15300002", 999_999)
     limiter.close()
-    one = check(RATE_LIMIT_URL=str(where))
-    one()
-    assert "limits" in one.verdicts("warning")
-    assert "media@c02-recordings.virtualacd.biz of account 15300002 for" in one.sentence("limits")
+    command = check(RATE_LIMIT_URL=str(where))
+    command()
+    assert "limits" in command.verdicts("warning")
+    assert "media@c02-recordings.virtualacd.biz of account 15300002 for" in command.sentence("limits")
 
 
 def test_the_proxy_is_named_without_its_credentials(
     check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = check()
+    command = check()
     monkeypatch.setenv("HTTP_PROXY", f"http://ada:hush@127.0.0.1:{free_port()}")
-    assert one() == 1
-    network = one.sentence("network")
+    assert command() == 1
+    network = command.sentence("network")
     assert network.count("the proxy http://127.0.0.1:") == 2
-    assert "hush" not in one.out
+    assert "hush" not in command.out
 
 
 @pytest.mark.parametrize(
@@ -431,17 +431,17 @@ def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
     check: Callable[..., Check], status: int, body: str, verdict: str, said: str
 ) -> None:
     with current_api(status, body) as (url, asked):
-        one = check(RINGCX_SOURCE="current", RINGCX_RC_ACCOUNT_ID="37439510", RINGCX_API_URL=url)
-        assert one() == (0 if verdict == "ok" else 1), one.out
+        command = check(RINGCX_SOURCE="current", RINGCX_RC_ACCOUNT_ID="37439510", RINGCX_API_URL=url)
+        assert command() == (0 if verdict == "ok" else 1), command.out
     request = asked[-1]
     assert len(asked) == (2 if status == 401 else 1), "a 401 is worth one fresh token"
     assert request["path"].endswith("/accounts/37439510/sub-accounts/15300002/interaction-metadata")
     assert request["body"]["timeInterval"] == 300
     assert request["authorization"].startswith("Bearer ")
     subject = "interaction_metadata of account 15300002"
-    assert one.said[subject][0] == verdict
-    assert said in one.sentence(subject)
-    assert not of_account(*REPORTS) & set(one.said), "the reports are not asked for"
+    assert command.said[subject][0] == verdict
+    assert said in command.sentence(subject)
+    assert not of_account(*REPORTS) & set(command.said), "the reports are not asked for"
 
 
 @pytest.mark.parametrize(
@@ -456,45 +456,45 @@ def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
 def test_a_wrong_setting_or_command_ends_with_2_and_a_sentence(
     check: Callable[..., Check], variables: dict[str, str], arguments: list[str], said: str
 ) -> None:
-    one = check(**variables)
-    assert one(arguments=arguments) == 2
-    assert said in one.err
-    assert one.out == ""
-    assert "canary" not in one.err
+    command = check(**variables)
+    assert command(arguments=arguments) == 2
+    assert said in command.err
+    assert command.out == ""
+    assert "canary" not in command.err
 
 
 def test_a_first_date_that_is_not_set_fails_and_the_sentence_names_the_first_that_the_source_keeps(
     check: Callable[..., Check],
 ) -> None:
-    one = check(ARCHIVE_START_DATE="", RINGCX_RETENTION_DAYS="30")
+    command = check(ARCHIVE_START_DATE="", RINGCX_RETENTION_DAYS="30")
     kept = datetime.now(UTC).date() - timedelta(days=29)
-    assert one() == 1
-    assert one.verdicts("failed") == {"first date"}
-    assert f"ARCHIVE_START_DATE is not set. RingCX has recordings back to {kept}" in one.sentence("first date")
+    assert command() == 1
+    assert command.verdicts("failed") == {"first date"}
+    assert f"ARCHIVE_START_DATE is not set. RingCX has recordings back to {kept}" in command.sentence("first date")
 
 
 def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
-    one = check(sandbox={"credentials": MEDIA})
-    assert one() == 0, one.out
+    command = check(sandbox={"credentials": MEDIA})
+    assert command() == 0, command.out
     for name, value in WRONG.items():
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             if name == "RINGCX_PASSWORD":
                 patch.setenv("RINGCX_USERNAME", MEDIA.username)
-            assert one() == 1, name
-    one.it.sandbox.set_faults({"report_forbidden": {"share": 1.0}})
-    assert one() == 1
-    tokens = one.it.sandbox._server.config.app.state.sandbox.tokens
+            assert command() == 1, name
+    command.it.sandbox.set_faults({"report_forbidden": {"share": 1.0}})
+    assert command() == 1
+    tokens = command.it.sandbox._server.config.app.state.sandbox.tokens
     secret = {*tokens._oauth, *tokens._bearer, *tokens._refresh, *tokens._legacy, *WRONG.values()}
     secret |= {MEDIA.client_secret, MEDIA.jwt, MEDIA.password, MEDIA.api_token, MEDIA.media_username}
-    secret |= {MEDIA.media_password, one.it.variables["AWS_SECRET_ACCESS_KEY"]}
-    assert not [value for value in secret if value in one.everything]
-    state, now = one.it.sandbox._server.config.app.state.sandbox, datetime.now(UTC)
+    secret |= {MEDIA.media_password, command.it.variables["AWS_SECRET_ACCESS_KEY"]}
+    assert not [value for value in secret if value in command.everything]
+    state, now = command.it.sandbox._server.config.app.state.sandbox, datetime.now(UTC)
     calls = list(calls_between(state.plan, "15300002", now - timedelta(hours=1), now))
     personal = {text for call in calls for text in (call.ani, call.dnis, call.uii) if text}
     assert len(personal) > 5
-    assert not [text for text in personal if text in one.everything]
-    assert ".WAV" not in one.everything
+    assert not [text for text in personal if text in command.everything]
+    assert ".WAV" not in command.everything
 
 
 @contextmanager
@@ -537,11 +537,11 @@ def current_api(status: int, body: str) -> Iterator[tuple[str, list[dict[str, An
 def test_without_a_client_for_s3_it_ends_with_the_setting_that_is_wrong(
     check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = check()
+    command = check()
     monkeypatch.setenv("AWS_PROFILE", "none-of-ours")
-    one.capsys.readouterr()
+    command.capsys.readouterr()
     assert run("check", [], None, backoff_s=0.01) == 2
-    said = one.capsys.readouterr()
+    said = command.capsys.readouterr()
     assert said.out == ""
     assert "AWS_PROFILE names a profile that is not in AWS's configuration files" in said.err
 

@@ -128,8 +128,8 @@ def test_where_more_than_one_fits_or_the_agent_is_not_said_both_are_kept_and_it_
     assert (counts["recordings_found"], counts["recordings_new"], counts["of_both_sources"]) == (3, 3, 0)
     assert set(found.ambiguous) == old | new
     states = sources.ledger.states([DAY])
-    assert {one.status for one in states.values()} == {Status.pending}
-    assert {one.warnings for one in states.values()} == {("ambiguous_match",)}
+    assert {recording.status for recording in states.values()} == {Status.pending}
+    assert {recording.warnings for recording in states.values()} == {("ambiguous_match",)}
 
 
 def test_an_agent_that_is_not_said_leaves_the_match_open(sources: Sources) -> None:
@@ -257,15 +257,15 @@ STATES = st.sampled_from(list(Status))
 
 @given(STATES, STATES, st.integers(0, 1), st.integers(0, 1))
 def test_a_pair_ends_with_at_most_one_waiting_and_never_loses_what_may_be_had(
-    one: Status, two: Status, first: int, second: int
+    old: Status, new: Status, first: int, second: int
 ) -> None:
-    known = {"1/old": state("1/old", one, first=first), "1/new": state("1/new", two, first=second)}
+    known = {"1/old": state("1/old", old, first=first), "1/new": state("1/new", new, first=second)}
     after = known | {line.recording_id: line for line in join(PAIR, known, now=NOW, run_id="r")}
     plain = [line for line in after.values() if line.same_as is None]
     assert plain
-    if Status.archived in {one, two}:
+    if Status.archived in {old, new}:
         assert {line.status for line in plain} == {Status.archived}
-    elif Status.pending in {one, two}:
+    elif Status.pending in {old, new}:
         assert [line.status for line in plain].count(Status.pending) == 1
     again = join(PAIR, after, now=NOW, run_id="r")
     assert not again  # nothing goes back and forth

@@ -77,7 +77,7 @@ def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source
     expected, wanted = [], settings_of(source)
     for account in ACCOUNTS:
         own = [pull for pull in pulls if pull.account_id == account]
-        whole = {one.report for one in own if one.period_start <= BOUNDS[0] and one.period_end >= BOUNDS[1]}
+        whole = {row.report for row in own if row.period_start <= BOUNDS[0] and row.period_end >= BOUNDS[1]}
         if any(whole >= set(full) for full in FULL_SOURCES):
             continue
         for report in wanted.reports:

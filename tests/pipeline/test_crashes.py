@@ -148,11 +148,11 @@ def held_once(it: World, day: date) -> None:
     """Every recording that starts on `day` is held once, with the source's bytes, and its state says so."""
     truth = it.truth(day)
     objects = it.objects(f"recordings/date={day}/")
-    assert Counter(objects.values()) == Counter(one["sha256"] for one in truth)
+    assert Counter(objects.values()) == Counter(recording["sha256"] for recording in truth)
     states = it.states(day)
-    for one in truth:
-        assert states[one["recording_id"]].status is Status.archived
-        assert objects[states[one["recording_id"]].key] == one["sha256"]
+    for recording in truth:
+        assert states[recording["recording_id"]].status is Status.archived
+        assert objects[states[recording["recording_id"]].key] == recording["sha256"]
 
 
 @pytest.mark.slow
@@ -182,21 +182,23 @@ def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_t
     assert killed.outcome() == {}
     stored = set(it.objects().values())
     readable = it.states(day)
-    assert all(one.key is None or one.sha256 in stored for one in readable.values()), "no line without its object"
+    assert all(state.key is None or state.sha256 in stored for state in readable.values()), "no line without its object"
 
     it.sandbox.reset()
     assert it.run(day).success
     held_once(it, day)
     again = it.sandbox.counters()["media_by_path"]
-    assert [one["file"] for one in it.truth(day) if one["sha256"] in stored and one["file"] in again] == []
+    assert [
+        recording["file"] for recording in it.truth(day) if recording["sha256"] in stored and recording["file"] in again
+    ] == []
     assert max(again.values(), default=1) == 1
     bucket = it.services().bucket
     assert read_chain(bucket, day).problems == []
     sealed = latest_manifest(bucket, day)
     assert sealed is not None
-    assert {one["recording_id"]: one["status"] for one in json.loads(bucket.get_bytes(sealed.key))["entries"]} == {
-        key: str(state.status) for key, state in it.states(day).items()
-    }
+    assert {
+        entry["recording_id"]: entry["status"] for entry in json.loads(bucket.get_bytes(sealed.key))["entries"]
+    } == {key: str(state.status) for key, state in it.states(day).items()}
 
 
 def test_states_are_written_though_one_recording_keeps_the_run_waiting(
@@ -251,10 +253,12 @@ def test_runs_of_one_date_side_by_side_end_as_one_would(
     assert read_chain(bucket, day).problems == []
     sealed = latest_manifest(bucket, day)
     assert sealed is not None
-    assert {one["status"] for one in json.loads(bucket.get_bytes(sealed.key))["entries"]} == {"archived"}
+    assert {entry["status"] for entry in json.loads(bucket.get_bytes(sealed.key))["entries"]} == {"archived"}
     if kind == "moto":
         versions = it.s3.list_object_versions(Bucket=it.bucket)["Versions"]
-        written = Counter(one["Key"] for one in versions if not one["Key"].startswith(("catalog/", "calls/")))
+        written = Counter(
+            version["Key"] for version in versions if not version["Key"].startswith(("catalog/", "calls/"))
+        )
         assert max(written.values()) == 1, "something that was there was overwritten"
 
 
@@ -290,4 +294,6 @@ def test_a_terminated_run_writes_the_states_it_has_and_ends_its_threads(
     assert it.run(day).success
     held_once(it, day)
     again = it.sandbox.counters()["media_by_path"]
-    assert [one["file"] for one in it.truth(day) if one["sha256"] in stored and one["file"] in again] == []
+    assert [
+        recording["file"] for recording in it.truth(day) if recording["sha256"] in stored and recording["file"] in again
+    ] == []

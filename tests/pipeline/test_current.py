@@ -43,7 +43,7 @@ def current(world: Callable[..., World]) -> Callable[..., World]:
 
 def segments_of(it: World, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
     """The recordings that the current API has of these dates, by the sandbox's own word."""
-    return [one for one in it.truth(*days, timezone=timezone) if one["segment"]]
+    return [recording for recording in it.truth(*days, timezone=timezone) if recording["segment"]]
 
 
 def rows_of(it: World, day: date, *columns: str) -> list[dict[str, Any]]:
@@ -70,14 +70,14 @@ def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_
     truth = segments_of(it, recent[0])
     assert truth
     states, objects = it.states(recent[0]), it.objects(f"recordings/date={recent[0]}/")
-    for one in truth:
-        dialog, segment = one["segment"]["dialog_id"], one["segment"]["segment_id"]
+    for recording in truth:
+        dialog, segment = recording["segment"]["dialog_id"], recording["segment"]["segment_id"]
         key = f"recordings/date={recent[0]}/account_id=15300002/layout=stereo/{dialog}_{segment}.wav"
-        assert objects[key] == one["sha256"]
+        assert objects[key] == recording["sha256"]
         state = states[f"15300002/{dialog}/{segment}"]
-        assert (state.status, state.key, state.uii) == (Status.archived, key, one["uii"])
+        assert (state.status, state.key, state.uii) == (Status.archived, key, recording["uii"])
         assert state.source == "interaction_metadata"
-        assert (state.expected_duration_s, state.warnings) == (one["duration_s"], ())
+        assert (state.expected_duration_s, state.warnings) == (recording["duration_s"], ())
     assert len(objects) == len(truth) == len(states)
     it.sandbox.reset()
     assert it.run(recent[0], select=ALL).success
@@ -108,14 +108,14 @@ def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
     result = it.run(day, select=PULL)
     assert it.metadata(result, "interaction_metadata")["whole_day"] is True
     bounds = day_bounds(day, ZoneInfo("Europe/Berlin"))
-    traces = sorted(it.services().ledger.pulls(TRACES, day), key=lambda one: one.period_start)
+    traces = sorted(it.services().ledger.pulls(TRACES, day), key=lambda pull: pull.period_start)
     assert (traces[0].period_start, traces[-1].period_end) == bounds
-    assert all(one.period_end == two.period_start for one, two in pairwise(traces))
-    assert sum((one.period_end - one.period_start for one in traces), timedelta()) == timedelta(hours=hours)
-    assert set(asked(it)) == {f"{one.period_start:%Y-%m-%dT%H:%M:%S}" for one in traces}
+    assert all(earlier.period_end == later.period_start for earlier, later in pairwise(traces))
+    assert sum((trace.period_end - trace.period_start for trace in traces), timedelta()) == timedelta(hours=hours)
+    assert set(asked(it)) == {f"{trace.period_start:%Y-%m-%dT%H:%M:%S}" for trace in traces}
     ended = [datetime.fromisoformat(row["segment_end_time_ms"]) for row in rows_of(it, day, "segment_end_time_ms")]
     assert ended
-    assert all(bounds[0] <= one <= bounds[1] for one in ended)
+    assert all(bounds[0] <= end <= bounds[1] for end in ended)
 
 
 def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: Callable[..., World]) -> None:
@@ -189,7 +189,7 @@ def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_othe
             assert secret not in sentence
         ended = [row["segment_end_time_ms"] for row in rows_of(it, day, "segment_end_time_ms")]
         assert ended
-        assert not [one for one in ended if f"{day}T18:00:00" <= one < f"{day}T21:00:00"]
+        assert not [end for end in ended if f"{day}T18:00:00" <= end < f"{day}T21:00:00"]
         assert len(it.services().ledger.pulls(TRACES, day)) == 7
         assert it.services().ledger.pulls("interaction_metadata", day) == []
 
@@ -206,7 +206,7 @@ def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is
     seen = it.metadata(second, "interaction_metadata")
     assert seen["rows_changed"] == seen["rows_with_link"] > 0
     assert seen["rows_new"] == seen["rows_vanished"] == 0
-    assert {one.status for one in it.states(day).values()} == {Status.archived}
+    assert {state.status for state in it.states(day).values()} == {Status.archived}
 
 
 def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
@@ -224,7 +224,7 @@ def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
     assert {row["futurefield"] for row in rows} == {'{"later":[1,null]}'}
     assert {row["segment_events"] for row in rows if row["segment_type"] == "IVR"} == {None}
     events = [json.loads(row["segment_events"]) for row in rows if row["segment_events"]]
-    assert {one["eventType"] for each in events for one in each} == {"REC_START", "REC_STOP"}
+    assert {event["eventType"] for each in events for event in each} == {"REC_START", "REC_STOP"}
     recorded = sum(row["has_recording"] == "true" for row in rows)
     assert 0 < recorded == len({key for day in it.services().ledger.state_days() for key in it.states(day)})
 
@@ -244,13 +244,13 @@ def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run
 ) -> None:
     it = current(faults=Faults(token_seconds=1.5))
     assert it.run(recent[0], select=ALL).success
-    assert {one.status for one in it.states(recent[0]).values()} == {Status.archived}
+    assert {state.status for state in it.states(recent[0]).values()} == {Status.archived}
     for name in ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("RINGCX_API_TOKEN", it.sandbox.config.credentials.api_token)
     result = it.run(recent[2], select=ALL)
     assert "WEM access right" in it.failures(result)["recordings"]
-    assert {one.status for one in it.states(recent[2]).values()} == {Status.pending}
+    assert {state.status for state in it.states(recent[2]).values()} == {Status.pending}
 
 
 def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adopted(
@@ -259,7 +259,7 @@ def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adop
     it = current(faults=Faults(mono_file=Where(share=1.0)))
     assert it.run(recent[0], select=ALL).success
     states = it.states(recent[0])
-    assert {(one.status, one.layout, one.warnings) for one in states.values()} == {
+    assert {(state.status, state.layout, state.warnings) for state in states.values()} == {
         (Status.archived, "stereo", ("mono_segment",))
     }
 
@@ -286,5 +286,5 @@ def test_what_the_current_api_gives_proves_nothing_of_the_log_in_for_links_at_th
     result = it.run(recent[0], select=[*PULL, "global_call_type_detail", "recording_links", "recordings"])
     assert not result.success
     assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
-    of = {one.layout: one.status for one in it.states(recent[0]).values()}
+    of = {state.layout: state.status for state in it.states(recent[0]).values()}
     assert of == {"stereo": Status.archived, "mono": Status.pending}

@@ -65,10 +65,10 @@ states = st.integers(0, 12).flatmap(lambda count: st.tuples(*(a_state(number) fo
 def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> None:
     queue = work_queue(RecordingsTable.of(table_of(RecordingState, known)), ALLOWED, "", now=NOW, run_id="now")
     found = [item.state for item in queue]
-    wanted = [one for one in known if is_due(one)]
-    allowed_now = [one for one in known if one.status is Status.rejected and "//good." in one.link]
-    wanted += [reopened(one, "link_allowed_now", NOW, "now") for one in allowed_now]
-    assert found == sorted(wanted, key=lambda one: (one.attempts, one.date, one.recording_id))
+    wanted = [state for state in known if is_due(state)]
+    allowed_now = [state for state in known if state.status is Status.rejected and "//good." in state.link]
+    wanted += [reopened(state, "link_allowed_now", NOW, "now") for state in allowed_now]
+    assert found == sorted(wanted, key=lambda state: (state.attempts, state.date, state.recording_id))
 
 
 @settings(deadline=None)  # it says what holds, and not how fast

@@ -66,8 +66,8 @@ def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_withi
                 )
                 medians.append(it.metadata(result, "recordings").get("event_to_archive_median_s", 0.0))
     states = it.states(day, day + timedelta(days=1)).values()
-    assert {one.status for one in states} == {Status.archived}
-    took = sorted((one.written_at - arrives[one.uii]).total_seconds() for one in states)
+    assert {state.status for state in states} == {Status.archived}
+    took = sorted((state.written_at - arrives[state.uii]).total_seconds() for state in states)
     assert len(took) == sum(bool(call.mono) for call in of_day)
     assert took[0] >= 120  # no link was asked for before it could be valid
     assert took[len(took) // 2] < 300
@@ -91,7 +91,7 @@ def evaluate(
 
 
 def asked(found: SensorResult) -> list[str]:
-    return [one.partition_key for one in found.run_requests]
+    return [request.partition_key for request in found.run_requests]
 
 
 def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
@@ -126,7 +126,7 @@ def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each
         for number, at in enumerate((now, now, now + timedelta(minutes=50), now + timedelta(minutes=70))):
             store(place, day, [{"call_id": f"{number}", "account_id": "15300002"}])
             found = evaluate(it.instance, now=at)
-            (request,) = [one for one in found.run_requests if one.partition_key == day.isoformat()]
+            (request,) = [candidate for candidate in found.run_requests if candidate.partition_key == day.isoformat()]
             selections.append([key.to_user_string() for key in request.asset_selection])
             if number == 0:
                 assert it.run(day, select=["daily_manifest"]).success

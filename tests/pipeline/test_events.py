@@ -44,7 +44,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def check_of(result: Any, name: str) -> Any:
-    (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == name)
+    (found,) = (evaluation for evaluation in result.get_asset_check_evaluations() if evaluation.check_name == name)
     return found
 
 
@@ -63,13 +63,13 @@ def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
     monkeypatch.setenv("EVENTS_URL", "somewhere")
     assert parents("recording_links") == {"agent_segment_metadata", "global_call_type_detail", "end_call_events"}
     defs = build_defs()
-    assert "end_call_events_arrived" in {one.name for one in defs.get_repository_def().sensor_defs}
+    assert "end_call_events_arrived" in {sensor.name for sensor in defs.get_repository_def().sensor_defs}
     node = defs.resolve_asset_graph().get(AssetKey("end_call_events"))
     assert node.description
     assert node.owners == []
     assert node.backfill_policy is None
     assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
-    (check,) = (one for one in defs.resolve_asset_graph().asset_check_keys if one.name == "every_event_arrived")
+    (check,) = (key for key in defs.resolve_asset_graph().asset_check_keys if key.name == "every_event_arrived")
     assert defs.resolve_asset_graph().get(check).partitions_def is not None
 
 
@@ -89,14 +89,14 @@ def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
     assert len(recorded) < len(calls(it, day))  # unanswered calls are rows without a link
     states = it.states(day, day + timedelta(days=1))
     assert set(states) == {f"{call.account_id}/{call.mono[-1].path}" for call in recorded}
-    assert {(one.layout, one.source, one.status) for one in states.values()} == {
+    assert {(state.layout, state.source, state.status) for state in states.values()} == {
         ("mono", "end_call_events", Status.pending)
     }
-    assert {one.next_attempt_at for one in states.values()} == {received + timedelta(minutes=2)}
-    for one in states.values():
-        call = next(call for call in recorded if call.uii == one.uii)
-        assert (one.started_at, one.date, one.found_on) == (call.started_at, day, day)
-        assert one.expected_duration_s == int((call.ended_at - call.started_at).total_seconds())
+    assert {state.next_attempt_at for state in states.values()} == {received + timedelta(minutes=2)}
+    for state in states.values():
+        call = next(call for call in recorded if call.uii == state.uii)
+        assert (state.started_at, state.date, state.found_on) == (call.started_at, day, day)
+        assert state.expected_duration_s == int((call.ended_at - call.started_at).total_seconds())
 
 
 def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
@@ -129,16 +129,16 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
     assert (found["events_read"], found["events_new"]) == (sum(sent.statuses.values()), len(sent.acknowledged))
     result = it.run(day)
     assert result.success
-    truth = {one["recording_id"]: one["sha256"] for one in it.truth(day)}
-    states = {key: one for key, one in it.states(day).items() if one.date == day}
+    truth = {recording["recording_id"]: recording["sha256"] for recording in it.truth(day)}
+    states = {key: state for key, state in it.states(day).items() if state.date == day}
     assert set(states) == set(truth)
     # What an event told two minutes ago and less is not due yet; the report does not make it wait, nor come twice.
-    waiting = {key for key, one in states.items() if one.status is Status.pending}
+    waiting = {key for key, state in states.items() if state.status is Status.pending}
     assert all(states[key].source == "end_call_events" for key in waiting)
     three_minutes_on = Environment(clock=lambda: datetime.now(UTC) + timedelta(minutes=3), s3_client=it.s3)
     later = build_defs(environment=three_minutes_on).resolve_job_def("archive_day")
     last = later.execute_in_process(partition_key=day.isoformat(), instance=it.instance)
-    assert {one.status for one in it.states(day).values() if one.date == day} == {Status.archived}
+    assert {state.status for state in it.states(day).values() if state.date == day} == {Status.archived}
     assert it.sandbox.counters()["media_by_path"] == dict.fromkeys(it.sandbox.counters()["media_by_path"], 1)
     assert check_of(last, "every_recording_is_accounted_for").passed
     arrived = check_of(last, "every_event_arrived")
@@ -179,12 +179,12 @@ def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
     world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
-    (one, *_) = told(it, [call for call in calls(it, day) if call.mono])
+    (event, *_) = told(it, [call for call in calls(it, day) if call.mono])
     now = datetime.now(UTC)
-    store(place, day, [one | {"agent_disposition": ""}], at=now)
-    store(place, day, [one | {"agent_disposition": "Resolved"}], at=now + timedelta(seconds=1))
+    store(place, day, [event | {"agent_disposition": ""}], at=now)
+    store(place, day, [event | {"agent_disposition": "Resolved"}], at=now + timedelta(seconds=1))
     assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_changed"] == 1
-    store(place, day, [one | {"agent_disposition": ""}], at=now + timedelta(seconds=2))
+    store(place, day, [event | {"agent_disposition": ""}], at=now + timedelta(seconds=2))
     assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_known"] == 1
     (latest,) = it.services().ledger.latest_rows("end_call_events", day).to_pylist()
     assert latest["agent_disposition"] == "Resolved"
@@ -194,17 +194,17 @@ def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_aga
     world: Callable[..., World], recent: list[date], place: Path
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
-    one, two = (
+    first, second = (
         frame({"received_at": "2026-11-20T10:00:00+00:00", "fields": event}) for event in told(it, calls(it, day)[:2])
     )
     file = place / day_folder(day) / "01KB0000000000000000000000.events"
     file.parent.mkdir(parents=True)
-    file.write_bytes(one + two[:40])
+    file.write_bytes(first + second[:40])
     assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_new"] == 1
-    file.write_bytes(one + two)
+    file.write_bytes(first + second)
     grown = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
     assert (grown["events_read"], grown["events_new"], grown["damaged_lines"]) == (2, 1, 0)
-    file.write_bytes(one + two + b"spoiled by the disk\n" + one)
+    file.write_bytes(first + second + b"spoiled by the disk\n" + first)
     for _ in range(2):  # shown by every run, until somebody looks
         spoiled = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
         assert (spoiled["events_read"], spoiled["events_new"], spoiled["damaged_lines"]) == (3, 0, 1)
@@ -220,12 +220,12 @@ def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
     found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
     others = [call for call in both if call.account_id == "15300003"]
     assert (found["events_new"], found["events_of_other_accounts"]) == (len(both) - len(others), len(others))
-    assert {one.account_id for one in it.states(day).values()} == {"15300002"}
+    assert {state.account_id for state in it.states(day).values()} == {"15300002"}
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002,15300003")
     for new in (len(others), 0):
         found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
         assert (found["events_new"], found["events_of_other_accounts"]) == (new, 0)
-    assert {one.account_id for one in it.states(day).values()} == {"15300002", "15300003"}
+    assert {state.account_id for state in it.states(day).values()} == {"15300002", "15300003"}
 
 
 def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_are_gone(
@@ -262,7 +262,7 @@ def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
     store(place, day, told(it, calls(it, day)))
     found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
     assert (found["events_new"], found["damaged_lines"]) == (len(calls(it, day)), 1)
-    (said,) = {one.getMessage() for one in caplog.records if one.name == "pipelines.steps.pull.events"}
+    (said,) = {entry.getMessage() for entry in caplog.records if entry.name == "pipelines.steps.pull.events"}
     assert said.startswith(f"The file {day_folder(day)}")
 
 
@@ -274,7 +274,7 @@ def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
     found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
     assert found["start_disagrees"] == len(calls(it, day))
     starts = {call.uii: call.started_at for call in calls(it, day)}
-    assert all(one.started_at == starts[one.uii] for one in it.states(day).values())
+    assert all(state.started_at == starts[state.uii] for state in it.states(day).values())
 
 
 def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
@@ -348,8 +348,8 @@ def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[...
         patch.setenv("EVENTS_URL", it.variables["EVENTS_URL"])
         keeper = events_at(it.variables["EVENTS_URL"], lambda: it.s3)
         received = datetime.now(UTC).isoformat()
-        for one in told(it, calls(it, day)):
-            keeper.write([(day_folder(day), frame({"received_at": received, "fields": one}))])
+        for event in told(it, calls(it, day)):
+            keeper.write([(day_folder(day), frame({"received_at": received, "fields": event}))])
         for new in (len(calls(it, day)), 0):
             found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
             assert (found["events_new"], found["files_read"]) == (new, new)

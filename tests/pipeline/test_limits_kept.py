@@ -55,7 +55,7 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
     assert counted["requests"]["media"] > 25
     logins = counted["logins"]
     assert (logins["oauth"], logins["exchange"], logins["legacy_login"]) == (3, 3, 0)
-    assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*recent)}
+    assert set(it.objects().values()) >= {recording["sha256"] for recording in it.truth(*recent)}
 
 
 def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
@@ -81,7 +81,7 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
 ) -> None:
     it = world(sandbox={"calls_per_day": (14, 14), "crossing_zones": (), "media_latency_s": 0.15})
     days = recent[:2]
-    files = [sorted(one["file"] for one in it.truth(day)) for day in days]
+    files = [sorted(recording["file"] for recording in it.truth(day)) for day in days]
     it.sandbox.set_faults({"throttled": {"paths": [files[0][12]], "first": 1}, "retry_after_s": SILENCE_S})
     together = time.time() + 1.0
     runs = [nursery.start(it, day, go_at=together, ARCHIVE_CONCURRENCY="1") for day in days]
@@ -104,7 +104,7 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
     counted = it.sandbox.counters()
     assert counted["requests"]["media"] > before
     assert counted["statuses"]["media 429"] == 1
-    assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*days)}
+    assert set(it.objects().values()) >= {recording["sha256"] for recording in it.truth(*days)}
 
 
 @pytest.mark.slow

@@ -42,10 +42,10 @@ class Old:
         """Merge the date's parts of these kinds as 0.1.0 did, with an attestation; returns the keys of those."""
         replaced = []
         for kind in kinds:
-            parts = [one for one in self.parts() if f"/{kind}/" in one]
-            for folder in sorted({one.rpartition("/")[0] for one in parts}):
-                keys = [one for one in parts if one.startswith(f"{folder}/")]
-                name, body = merged_part({one.removeprefix("ledger/"): self.get(one) for one in keys})
+            parts = [part for part in self.parts() if f"/{kind}/" in part]
+            for folder in sorted({part.rpartition("/")[0] for part in parts}):
+                keys = [part for part in parts if part.startswith(f"{folder}/")]
+                name, body = merged_part({key.removeprefix("ledger/"): self.get(key) for key in keys})
                 self.s3.put_object(Bucket=self.bucket, Key=f"ledger/{name}", Body=body)
                 if attest:
                     seen = ObservedObject(name, len(body), hashlib.sha256(body).hexdigest())
@@ -65,7 +65,7 @@ class Old:
         return body
 
     def parts(self) -> list[str]:
-        return [one for one in self.keys("ledger/") if f"date={self.day}/" in one]
+        return [key for key in self.keys("ledger/") if f"date={self.day}/" in key]
 
     def doubts(self) -> set[tuple[str, str]]:
         report = Path("verify.json")
@@ -78,14 +78,14 @@ class Old:
         self.capsys.readouterr()
         found = json.loads(report.read_text())["doubts"]
         assert code == (1 if found else 0)
-        return {(one["kind"], one["subject"]) for one in found}
+        return {(discrepancy["kind"], discrepancy["subject"]) for discrepancy in found}
 
     def lines(self) -> tuple[Any, ...]:
         ledger = self.services().ledger
         states = ledger.states([self.day])
         reports = ("agent_segment_metadata", "global_call_type_detail")
-        rows = [set(map(str, ledger.all_rows(one, self.day).to_pylist())) for one in reports]
-        pulls = [ledger.pulls(one, self.day) for one in reports]
+        rows = [set(map(str, ledger.all_rows(report, self.day).to_pylist())) for report in reports]
+        pulls = [ledger.pulls(report, self.day) for report in reports]
         return states, rows, pulls, ledger.event_reads(self.day)
 
     def delete(self, key: str) -> None:
@@ -142,7 +142,7 @@ def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_p
 def test_a_merged_part_that_is_removed_or_altered_is_named(old: Old, kind: str) -> None:
     for key in old.merge():
         old.delete(key)
-    merged = next(one for one in old.parts() if kind in one and "-" in one.rpartition("/")[2])
+    merged = next(part for part in old.parts() if kind in part and "-" in part.rpartition("/")[2])
     body = old.get(merged)
     old.delete(merged)
     name = merged.removeprefix("ledger/")

@@ -74,7 +74,7 @@ def test_dates_and_recordings_are_counted_over_all_dates() -> None:
 
 def test_every_sum_over_dates_says_that_a_recording_of_two_dates_counts_for_both() -> None:
     families = text_string_to_metric_families(metrics([GAPS], [], NOW))
-    counts_twice = {one.name for one in families if "counts for both" in one.documentation}
+    counts_twice = {family.name for family in families if "counts for both" in family.documentation}
     sums = ("recordings_expected", "recordings_held", "held_bytes", "recordings_waiting", "recordings_overdue")
     sums += ("recordings_accepted_as_lost", "recordings_lost")
     assert counts_twice == {f"ringcx_archive_{name}" for name in sums}
@@ -104,7 +104,9 @@ def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
     assert [row["date"] for row in rows] == [str(day), str(day + timedelta(days=1))]
     assert found["recordings_held"] == sum(row["held"] for row in rows) > 0
     # What this date found and stored under the next counts for both, as in `status`.
-    this, other = (sum(state.size or 0 for state in it.states(one).values()) for one in (day, day + timedelta(days=1)))
+    this, other = (
+        sum(state.size or 0 for state in it.states(of_day).values()) for of_day in (day, day + timedelta(days=1))
+    )
     assert found["held_bytes"] == this + 2 * other > 0
     assert found["dates{verdict=unknown}"] == 1
     assert file.stat().st_mode & 0o777 == 0o644

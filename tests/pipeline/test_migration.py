@@ -81,19 +81,19 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
     truth = it.truth(*recent)
     objects = it.objects()
     # Mono recordings have no counterpart: they come as long as the reports are asked for.
-    assert Counter(objects.values()) >= Counter(one["sha256"] for one in truth)
+    assert Counter(objects.values()) >= Counter(recording["sha256"] for recording in truth)
     assert max(Counter(objects.values()).values()) == 1
     states = it.states(*recent)
     assert by_reports <= states.keys()
-    assert {one.status for one in states.values()} == {Status.archived}
-    ids = {one["recording_id"] for one in truth}
+    assert {state.status for state in states.values()} == {Status.archived}
+    ids = {recording["recording_id"] for recording in truth}
     for day in (first, second):
-        assert {key for key, one in states.items() if one.date == day} == {
-            one["recording_id"] for one in truth if one["start"].startswith(f"{day}")
+        assert {key for key, state in states.items() if state.date == day} == {
+            recording["recording_id"] for recording in truth if recording["start"].startswith(f"{day}")
         }
     names = states_by_id(it.services().ledger.current(recent))
-    for one in (one for one in truth if one["segment"]):
-        known = names[one["segment"]["recording_id"]]
+    for recording in (recording for recording in truth if recording["segment"]):
+        known = names[recording["segment"]["recording_id"]]
         assert known.same_as in ids or known.status is Status.archived
 
     for day in recent:
@@ -101,11 +101,11 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
         assert (found.level, found.counts["reports_not_pulled"]) == (Level.ok, 0), found.sentence
         assert found.counts["found"] == found.counts["archived"]
     rows = catalog(it, first)
-    assert len(rows) == sum(one.date == first for one in states.values())
+    assert len(rows) == sum(state.date == first for state in states.values())
     also = {row["recording_id"]: row["also_known_as"] for row in rows}
-    for one in truth:
-        if one["segment"] and one["recording_id"] in also:
-            assert also[one["recording_id"]] == [one["segment"]["recording_id"]]
+    for recording in truth:
+        if recording["segment"] and recording["recording_id"] in also:
+            assert also[recording["recording_id"]] == [recording["segment"]["recording_id"]]
     code = run("verify", ["--from", f"{first}", "--to", f"{third}", "--read-data"], it.s3)
     assert code == 0, capsys.readouterr().out
 
@@ -116,9 +116,9 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
     found = it.metadata(result, "recording_links")
     days = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
     held, names = it.states(*days), states_by_id(it.services().ledger.current(days))
-    assert found["of_both_sources"] == sum(one.same_as is not None for one in names.values()) > 0
-    assert {one.same_as for one in names.values()} - {None} <= {
-        key for key, one in held.items() if one.source == "agent_segment_metadata"
+    assert found["of_both_sources"] == sum(state.same_as is not None for state in names.values()) > 0
+    assert {state.same_as for state in names.values()} - {None} <= {
+        key for key, state in held.items() if state.source == "agent_segment_metadata"
     }
     assert found["recordings_found"] == len(held)
     assert max(it.sandbox.counters()["media_by_path"].values()) == 1
@@ -139,9 +139,9 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     for _ in range(3):
         run_as(it, "legacy", OLD)
         it.passed += timedelta(hours=13)
-    stereo = [one for one in it.states(OLD).values() if one.layout == "stereo"]
+    stereo = [state for state in it.states(OLD).values() if state.layout == "stereo"]
     assert stereo
-    assert {one.status for one in stereo} == {Status.missing}
+    assert {state.status for state in stereo} == {Status.missing}
     it.sandbox.set_faults(Faults())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RINGCX_SOURCE", "current")
@@ -152,9 +152,9 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     assert "ledger_lacks" not in said
     run_as(it, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
     states = it.states(OLD)
-    assert {one.status for one in states.values()} == {Status.archived}
+    assert {state.status for state in states.values()} == {Status.archived}
     names = states_by_id(it.services().ledger.current([OLD]))
-    assert all(states[names[one.recording_id].same_as].status is Status.archived for one in stereo)
+    assert all(states[names[state.recording_id].same_as].status is Status.archived for state in stereo)
     assert completeness(it, OLD).level is Level.ok
 
 
@@ -166,14 +166,14 @@ def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_gi
     for _ in range(3):
         (result,) = run_as(it, "both", OLD)
         it.passed += timedelta(hours=13)
-    waiting = {key: one for key, one in it.states(OLD).items() if one.source == "interaction_metadata"}
-    assert {(one.status, one.reason) for one in waiting.values()} == {(Status.pending, "other_source_failed")}
+    waiting = {key: state for key, state in it.states(OLD).items() if state.source == "interaction_metadata"}
+    assert {(state.status, state.reason) for state in waiting.values()} == {(Status.pending, "other_source_failed")}
     assert it.metadata(result, "recordings")["pending"] == len(waiting) > 0
     it.sandbox.set_faults(Faults())
     assert it.run(OLD, select=["recordings", "daily_manifest"]).success
     names = states_by_id(it.services().ledger.current([OLD]))
     assert {names[key].status for key in waiting} == {Status.archived}
-    assert {one.same_as for one in names.values()} - {None} == waiting.keys()  # found and held once
+    assert {state.same_as for state in names.values()} - {None} == waiting.keys()  # found and held once
 
 
 def test_a_date_pulled_by_either_source_is_pulled_and_one_pulled_by_none_or_half_is_not(

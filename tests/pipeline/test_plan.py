@@ -169,13 +169,13 @@ def chronicle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def limit(found: dict[str, Any], name: str) -> dict[str, Any]:
-    (one,) = [one for one in found["limits"] if one["name"] == name]
-    return one
+    (limit,) = [limit for limit in found["limits"] if limit["name"] == name]
+    return limit
 
 
 def of(found: dict[str, Any], day: date) -> dict[str, Any]:
-    (one,) = [one for one in found["dates"] if one["date"] == str(day)]
-    return one
+    (row,) = [row for row in found["dates"] if row["date"] == str(day)]
+    return row
 
 
 def test_dates_never_pulled_cost_three_reports_an_account_and_their_recordings_are_unknown(
@@ -189,8 +189,8 @@ def test_dates_never_pulled_cost_three_reports_an_account_and_their_recordings_a
     assert reports["seconds"] == 14 * 61
     assert limit(found, "media")["requests"] == limit(found, "metadata")["requests"] == 0
     assert found["dates_unknown"] == 10
-    assert {one["recordings_to_fetch"] for one in found["dates"]} == {None}
-    assert {one["bytes_to_store"] for one in found["dates"]} == {None}
+    assert {day["recordings_to_fetch"] for day in found["dates"]} == {None}
+    assert {day["bytes_to_store"] for day in found["dates"]} == {None}
     assert "unknown" in it.out
     assert "how many recordings they have is unknown" in it.out
 
@@ -220,7 +220,7 @@ def test_a_date_that_either_source_covers_is_complete_and_another_costs_what_is_
     it.pulled(back(4), names=[INTERACTIONS])
     it.pulled(back(5), names=["agent_segment_metadata"])
     found = it.plan(back(5), back(3))
-    assert [one["state"] for one in found["dates"]] == ["partly pulled", "complete", "complete"]
+    assert [day["state"] for day in found["dates"]] == ["partly pulled", "complete", "complete"]
     assert of(found, back(5))["requests"] == {"reports": 3, "metadata": 8}
 
 
@@ -232,11 +232,11 @@ def test_complete_dates_are_left_out_and_the_backfills_are_the_ranges_between_th
         it.pulled(back(ago))
         it.recordings(back(ago), held=4)
     found = it.plan(back(10), back(1))
-    ranges = [(one["from"], one["to"]) for one in found["backfills"]]
+    ranges = [(backfill["from"], backfill["to"]) for backfill in found["backfills"]]
     assert ranges == [(str(a), str(b)) for a, b in ((back(10), back(10)), (back(8), back(7)), (back(4), back(1)))]
     assert found["dates_to_run"] == 7
-    for one in found["backfills"]:
-        assert f"  {one['command']}  # in time\n" in it.out
+    for backfill in found["backfills"]:
+        assert f"  {backfill['command']}  # in time\n" in it.out
     assert "7 dates to run, 3 left out" in it.out
 
 
@@ -295,7 +295,7 @@ def test_a_date_that_one_account_was_not_asked_for_is_not_complete(chronicle: Ca
 def test_today_is_not_over_and_is_left_to_the_nights_run(chronicle: Callable[..., Chronicle]) -> None:
     found = chronicle().plan(back(1), TODAY)
     assert of(found, TODAY)["state"] == "not over"
-    assert [(one["from"], one["to"]) for one in found["backfills"]] == [(str(back(1)), str(back(1)))]
+    assert [(backfill["from"], backfill["to"]) for backfill in found["backfills"]] == [(str(back(1)), str(back(1)))]
 
 
 def test_recordings_are_estimated_by_the_median_of_the_same_weekday_and_by_nothing_else(
@@ -310,7 +310,7 @@ def test_recordings_are_estimated_by_the_median_of_the_same_weekday_and_by_nothi
         if weeks < 2:
             it.pulled(sunday - timedelta(weeks=weeks))
     found = it.plan(date(2026, 6, 1), date(2026, 6, 7))
-    days = {date.fromisoformat(one["date"]).weekday(): one for one in found["dates"]}
+    days = {date.fromisoformat(day["date"]).weekday(): day for day in found["dates"]}
     assert (days[0]["recordings_to_fetch"], days[0]["bytes_to_store"], days[0]["estimated"]) == (20, 60_000_000, True)
     assert (days[6]["recordings_to_fetch"], days[6]["bytes_to_store"], days[6]["estimated"]) == (0, 0, True)
     assert {days[weekday]["recordings_to_fetch"] for weekday in range(1, 6)} == {None}
@@ -341,7 +341,7 @@ def test_what_the_source_purges_soon_comes_first_and_what_it_has_purged_comes_la
 ) -> None:
     it = chronicle(RINGCX_RETENTION_DAYS="30", RINGCX_RETENTION_MARGIN_DAYS="5")
     found = it.plan(back(33), back(20))
-    assert [(one["from"], one["to"], one["urgency"]) for one in found["backfills"]] == [
+    assert [(backfill["from"], backfill["to"], backfill["urgency"]) for backfill in found["backfills"]] == [
         (str(back(30)), str(back(26)), "urgent"),
         (str(back(25)), str(back(20)), "in time"),
         (str(back(33)), str(back(31)), "probably lost"),
@@ -428,7 +428,7 @@ def test_the_files_of_dates_that_are_not_planned_are_never_listed(
 
     monkeypatch.setattr(LocalFiles, "list", listing)
     it.plan(back(2), back(1))
-    assert [one for one in listed if one.startswith("recording_states/")] == [f"recording_states/date={back(2)}/"]
+    assert [key for key in listed if key.startswith("recording_states/")] == [f"recording_states/date={back(2)}/"]
 
 
 RATES = st.lists(st.builds(Rate, st.integers(1, 12), st.sampled_from([0.5, 2.0, 7.0, 60.0, 900.0])), max_size=3)
@@ -502,7 +502,7 @@ def test_the_planned_hours_are_those_that_the_runs_then_take(
     assert seconds == pytest.approx(before["seconds"], rel=TOLERANCE)
 
     after = planned(capsys, it, days[0], days[-1])
-    assert {one["state"] for one in after["dates"]} == {"pending"}
+    assert {of_date["state"] for of_date in after["dates"]} == {"pending"}
 
 
 @pytest.mark.slow
@@ -521,7 +521,7 @@ def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_take
     assert it.run(recent[0], select=[*REPORTS, "recording_links"]).success
     found = planned(capsys, it, recent[0] - ONE_DAY, recent[0] + ONE_DAY)
     due = limit(found, "media")["requests"]
-    assert due == sum(one["pending"] for one in found["dates"]) > 30
+    assert due == sum(day["pending"] for day in found["dates"]) > 30
     took = Took(it, "media", due)
     assert it.run(recent[0], select=["recordings"]).success
     assert took.wait() == pytest.approx(limit(found, "media")["seconds"], rel=TOLERANCE)
@@ -587,8 +587,8 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
         )
         assert result.returncode == 0, result.stderr
     with DagsterInstance.from_config(str(home)) as instance:
-        launched = sorted(instance.get_backfills(), key=lambda one: one.backfill_timestamp)
-        names = [list(one.partition_names or []) for one in launched]
+        launched = sorted(instance.get_backfills(), key=lambda backfill: backfill.backfill_timestamp)
+        names = [list(backfill.partition_names or []) for backfill in launched]
     assert [(of_one[0], of_one[-1]) for of_one in names] == wanted
     assert sorted(name for of_one in names for name in of_one) == [str(day) for day in days if day != days[1]]
 

@@ -79,7 +79,7 @@ def test_the_schedules_runs_stand_before_others_in_the_queue_and_the_newest_date
     def priorities(name: str, at: datetime) -> list[int]:
         context = build_schedule_context(scheduled_execution_time=at, repository_def=defs.get_repository_def())
         requests = defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or []
-        return [int(one.tags["dagster/priority"]) for one in requests]
+        return [int(request.tags["dagster/priority"]) for request in requests]
 
     night = priorities("daily_archive", datetime(2026, 11, 24, 4, 30, tzinfo=UTC))
     (now,) = priorities("intraday_archive", datetime(2026, 11, 24, 14, 15, tzinfo=UTC))
@@ -142,7 +142,9 @@ def test_a_long_backfill_leaves_places_free_and_the_nights_run_does_not_stand_be
 def test_the_places_in_the_pools_are_more_than_runs_of_older_dates_may_hold() -> None:
     runs = yaml.safe_load((ROOT / "dagster.yaml").read_text())["concurrency"]["runs"]
     older = sum(
-        one["limit"] for one in runs["tag_concurrency_limits"] if one["key"] in {"dagster/backfill", priority.OLDER_TAG}
+        limit["limit"]
+        for limit in runs["tag_concurrency_limits"]
+        if limit["key"] in {"dagster/backfill", priority.OLDER_TAG}
     )
     assert older < runs["max_concurrent_runs"]
     assert all(older < limit for limit in POOLS.values())

@@ -70,10 +70,10 @@ class Book:
         return register_links(self.ledger, day, calendar(zone, first), allowed=ALLOWED, now=NOW, run_id="r")
 
     def states(self) -> list[RecordingState]:
-        return [one for one in self.ledger.states(self.ledger.state_days()).values() if one.same_as is None]
+        return [state for state in self.ledger.states(self.ledger.state_days()).values() if state.same_as is None]
 
     def dates(self) -> dict[str, date]:
-        return {one.recording_id: one.date for one in self.states()}
+        return {state.recording_id: state.date for state in self.states()}
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ class TestDates:
             book.add(report, a_row(report, start), GOOD[report])
         counts = book.register(zone=zone).counts
         assert counts["recordings_found"] == counts["recordings_new"] == 6  # both mono reports name the same two
-        odd = [one for one in book.states() if "no-time" in one.recording_id]
-        assert {(one.date, one.started_at) for one in odd} == {(DAY, None)}
+        odd = [state for state in book.states() if "no-time" in state.recording_id]
+        assert {(state.date, state.started_at) for state in odd} == {(DAY, None)}
         assert DAY in linked_days(book.ledger, DAY, calendar(zone))
 
     def test_the_time_in_the_uii_counts_where_the_start_does_not(self, book: Book) -> None:
@@ -233,7 +233,7 @@ class TestLinks:
         assert len(found.shared) == (form == "#{}")
 
     @pytest.mark.parametrize(
-        ("one", "other"),
+        ("first", "other"),
         [
             ("?recordingId=7&v=1", "? v = 1 & recordingid = 7"),
             ("?v=1&amp;file=1/7.WAV", "?file=1/7.WAV&v=2"),
@@ -241,8 +241,8 @@ class TestLinks:
             ("?file=1/7.WAV", "/?FILE=1%2F7.WAV"),
         ],
     )
-    def test_one_link_written_in_two_ways_is_one_recording(self, book: Book, one: str, other: str) -> None:
-        book.add(GLOBAL, *(a_row(GLOBAL, None, recording_url=BASE + form) for form in (one, other)))
+    def test_one_link_written_in_two_ways_is_one_recording(self, book: Book, first: str, other: str) -> None:
+        book.add(GLOBAL, *(a_row(GLOBAL, None, recording_url=BASE + form) for form in (first, other)))
         found = book.register()
         assert (found.counts["links_in_rows"], found.counts["recordings_found"], found.shared) == (2, 1, [])
 
@@ -259,7 +259,7 @@ class TestLinks:
         book.add(GLOBAL, a_row(GLOBAL, None, recording_url=cell))
         assert book.register().counts["recordings_found"] == 2
         assert sorted(book.dates()) == ["1/1/a.WAV", "1/1/b.WAV"]
-        assert {one.status for one in book.states()} == {Status.pending}
+        assert {state.status for state in book.states()} == {Status.pending}
 
     def test_stray_blanks_within_a_link_do_not_part_it(self, book: Book) -> None:
         book.add(GLOBAL, a_row(GLOBAL, None, recording_url=f"{BASE}?v=1& accountId = 1&file= 1/a.WAV "))
@@ -299,7 +299,7 @@ class TestInteractions:
         book.add(INTERACTIONS, row | {"has_recording": flag})
         counts = book.register().counts
         assert (counts["mono"], counts["stereo"]) == (1, flag == "true")
-        (mono,) = (one for one in book.states() if one.layout == "mono")
+        (mono,) = (state for state in book.states() if state.layout == "mono")
         assert mono.started_at == datetime(2026, 11, 17, 12, tzinfo=UTC)
         assert mono.expected_duration_s == 90
 
@@ -317,7 +317,7 @@ class TestInteractions:
         book.add(INTERACTIONS, row)
         found = book.register()
         assert (found.counts["recordings_found"], found.counts["of_both_sources"]) == (1, 1)
-        assert {one.uii for one in book.states()} <= {"2026111707000001ef01", "2026111707000001Ef01"}
+        assert {state.uii for state in book.states()} <= {"2026111707000001ef01", "2026111707000001Ef01"}
 
 
 @pytest.mark.parametrize(("other", "shared"), [("20261116070000000000000000000001A", []), ("2", ["1/mono/x.WAV"])])

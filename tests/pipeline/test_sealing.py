@@ -71,7 +71,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert neighbours() == {BEFORE: False}  # the other waits for its own first run
     manifest = latest_manifest(stores.bucket, BEFORE)
     assert manifest is not None
-    assert [one["recording_id"] for one in json.loads(stores.bucket.get_bytes(manifest.key))["entries"]] == [
+    assert [entry["recording_id"] for entry in json.loads(stores.bucket.get_bytes(manifest.key))["entries"]] == [
         "1/2025-12-31/a"
     ]
     totals = manifest.document["totals"]
@@ -121,8 +121,8 @@ def test_the_catalog_has_the_verdict_of_its_date_and_the_clock_alone_changes_not
         seal_day(stores.all(), FIRST, now=NOW + later, run_id="another")
         for later in (timedelta(0), A_DAY, 40 * A_DAY)  # waiting, late, and asked for longer than ARCHIVE_GIVE_UP_DAYS
     ]
-    assert [one.manifest.unchanged for one in sealed] == [False, False, True, True]
-    assert [one.verdict.verdict for one in sealed] == ["unknown", "waiting", "gaps", "gaps"]
+    assert [seal.manifest.unchanged for seal in sealed] == [False, False, True, True]
+    assert [seal.verdict.verdict for seal in sealed] == ["unknown", "waiting", "gaps", "gaps"]
     table: pa.Table = pq.read_table(pa.BufferReader(stores.bucket.get_bytes(catalog_key("", FIRST))))
     assert table["verdict"].to_pylist() == ["waiting"]
     result, found = verified(stores, FIRST)
@@ -196,4 +196,4 @@ def test_a_damaged_part_that_was_sealed_as_it_is_is_named_and_stops_no_verificat
         part.write_bytes(body)
     seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     _, found = verified(stores, FIRST)
-    assert str(part.relative_to(tmp_path / "ledger")) in {one.subject for one in found}
+    assert str(part.relative_to(tmp_path / "ledger")) in {discrepancy.subject for discrepancy in found}

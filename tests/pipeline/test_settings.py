@@ -224,10 +224,10 @@ def test_a_variable_that_nothing_reads_is_warned_of_once_with_the_nearest_name_a
     for kind in (Calendar, Settings, Settings):
         load(kind)
     said = [record.getMessage() for record in caplog.records]
-    assert [f"{one.split()[0]} {one.split()[-1]}" for one in said if "did you mean" in one] == [
+    assert [f"{warning.split()[0]} {warning.split()[-1]}" for warning in said if "did you mean" in warning] == [
         f"{wrong} {right}?" for wrong, right in sorted(misspelt.items())
     ]
-    assert sum("EVENTS_XYZZY" in one and ".env.example" in one for one in said) == 1
+    assert sum("EVENTS_XYZZY" in warning and ".env.example" in warning for warning in said) == 1
     assert len(said) == 3
     assert "its-value" not in " ".join(said)
 
@@ -320,7 +320,7 @@ def test_an_env_file_that_others_can_read_is_warned_of_once(
     Path(".env").write_text("ARCHIVE_TIMEZONE=Europe/Berlin\nRINGCX_PASSWORD=not-to-be-shown\n")
     Path(".env").chmod(mode)
     assert [load(Calendar).archive_timezone for _ in range(2)] == ["Europe/Berlin"] * 2
-    said = [one for one in caplog.messages if "chmod 600" in one]
+    said = [warning for warning in caplog.messages if "chmod 600" in warning]
     assert len(said) == warned
     assert "not-to-be-shown" not in caplog.text
 

@@ -146,7 +146,7 @@ def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops
         Status.pending,
         "storage_unavailable",
     )
-    assert {one.status for key, one in states.items() if key != victim.recording_id} == {Status.archived}
+    assert {recording.status for key, recording in states.items() if key != victim.recording_id} == {Status.archived}
 
 
 def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
@@ -167,7 +167,7 @@ def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
     assert "ZeroDivisionError" in str([event.step_failure_data for event in result.all_events if event.is_step_failure])
     states = it.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "defect")
-    assert {one.status for key, one in states.items() if key != first} == {Status.archived}
+    assert {state.status for key, state in states.items() if key != first} == {Status.archived}
 
 
 def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_other(
@@ -189,7 +189,7 @@ def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_ot
     assert "client_max_body_size" in said
     states = it.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "storage_refused")
-    assert {one.status for key, one in states.items() if key != first} == {Status.archived}
+    assert {state.status for key, state in states.items() if key != first} == {Status.archived}
     assert len(states) > 3
 
 
@@ -213,9 +213,9 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
     assert "TMPDIR" in sentence
     assert "pending" in sentence
     states = it.states(day).values()
-    assert {(one.status, one.reason) for one in states} == {(Status.pending, "temporary_disk_full")}
+    assert {(state.status, state.reason) for state in states} == {(Status.pending, "temporary_disk_full")}
     assert it.run(day, select=UP_TO_RECORDINGS).success
-    assert {one.status for one in it.states(day).values()} == {Status.archived}
+    assert {state.status for state in it.states(day).values()} == {Status.archived}
 
 
 def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the_next_run(
@@ -245,9 +245,9 @@ def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since
     it = world()
     day = recent[0]
     assert it.run(day, select=["global_call_type_detail", "recording_links"]).success
-    one, two = list(it.states(day).values())[:2]
-    later = replace(one, recording_id="15300002/perspective-a/same.WAV")
-    earlier = replace(two, recording_id="15300002/perspective-b/same.WAV")
+    first, second = list(it.states(day).values())[:2]
+    later = replace(first, recording_id="15300002/perspective-a/same.WAV")
+    earlier = replace(second, recording_id="15300002/perspective-b/same.WAV")
     services = it.services()
     # A run that knew only `earlier` stored it under the plain name, and was killed before it wrote that down.
     fetched(services, earlier)
@@ -332,7 +332,7 @@ def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
     ledger: Ledger = it.services().ledger
     ledger.append_states([*mine, some_state("15300002/4.WAV", after)])
     found = recordings_of(ledger, day, {day, after}).rest["recording_id"].to_pylist()
-    assert sorted(found) == [one.recording_id for one in mine]
+    assert sorted(found) == [state.recording_id for state in mine]
 
 
 def stores_of(services: Services) -> Stores:
@@ -358,7 +358,7 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
     assert next(left, None) is None
     sealed = latest_manifest(services.bucket, day)
     assert sealed is not None
-    assert {one["status"] for one in json.loads(services.bucket.get_bytes(sealed.key))["entries"]} == {"archived"}
+    assert {entry["status"] for entry in json.loads(services.bucket.get_bytes(sealed.key))["entries"]} == {"archived"}
     body = it.s3.get_object(Bucket=it.bucket, Key=catalog_key("", day))["Body"].read()
     assert set(pq.read_table(pa.BufferReader(body))["status"].to_pylist()) == {"archived"}
     assert read_chain(services.bucket, day).problems == []

@@ -56,7 +56,11 @@ class Place:
 
     def refused(self) -> list[tuple[str, str, int, str]]:
         """What was not answered as a good client is answered."""
-        return [(one.method, one.host, one.status, one.code) for one in self.server.seen if one.status not in FINE]
+        return [
+            (request.method, request.host, request.status, request.code)
+            for request in self.server.seen
+            if request.status not in FINE
+        ]
 
 
 @pytest.fixture
@@ -97,7 +101,7 @@ def day(recent: list[date]) -> date:
 
 def stored(it: World, day: date) -> None:
     hashes = sorted(it.objects(f"recordings/date={day}/").values())
-    expected = sorted(one["sha256"] for one in it.truth(day))
+    expected = sorted(recording["sha256"] for recording in it.truth(day))
     assert expected
     assert hashes == expected
 
@@ -119,8 +123,8 @@ def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_chec
     archived(it, day)
     assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
     assert here.refused() == []
-    assert {one.host for one in here.server.seen} == {f"{here.bucket}.s3.eu-central-1.amazonaws.com"}
-    assert all(one.secure for one in here.server.seen)
+    assert {request.host for request in here.server.seen} == {f"{here.bucket}.s3.eu-central-1.amazonaws.com"}
+    assert all(request.secure for request in here.server.seen)
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1", None])
@@ -156,7 +160,7 @@ def test_on_a_bucket_that_locks_encrypts_and_forbids_a_date_is_archived_and_the_
     assert {(method, code) for method, _, _, code in here.refused()} <= {("DELETE", "AccessDenied")}
     archived(it, day)
     pages = here.client().get_paginator("list_object_versions").paginate(Bucket=here.bucket, Prefix="recordings/")
-    versions = [one["Key"] for page in pages for one in page.get("Versions", [])]
+    versions = [version["Key"] for page in pages for version in page.get("Versions", [])]
     assert len(versions) == len(set(versions)), "nothing is written over"
 
 
@@ -171,9 +175,9 @@ def test_large_recordings_go_in_parts_are_create_only_and_end_as_one_object(
     here.server.fail("InternalError", method="POST", under="recordings/", subresource="uploadId", after=True)
     here.server.fail("SlowDown", method="PUT", under="recordings/", subresource="partNumber", times=2)
     archived(it, day)
-    completed = [one for one in here.server.seen if one.method == "POST" and "uploadId" in one.query]
+    completed = [request for request in here.server.seen if request.method == "POST" and "uploadId" in request.query]
     assert completed
-    assert all(one.headers["if-none-match"] == "*" for one in completed)
+    assert all(request.headers["if-none-match"] == "*" for request in completed)
     assert "Uploads" not in here.client().list_multipart_uploads(Bucket=here.bucket)
 
 

@@ -131,7 +131,7 @@ class Archiver:
 
     @property
     def states(self) -> dict[str, RecordingState]:
-        return {key.rpartition("/")[2]: one for key, one in self.it.states(DAY).items()}
+        return {key.rpartition("/")[2]: state for key, state in self.it.states(DAY).items()}
 
     def stored(self, name: str) -> bytes:
         return bytes(self.it.s3.get_object(Bucket=self.it.bucket, Key=self.states[name].key)["Body"].read())
@@ -161,9 +161,9 @@ def test_recordings_that_are_bad_twice_and_then_good_are_all_archived_however_ol
     ours.register(age=MONTH)
     for _ in range(2):
         ours.run(hours=13)
-        assert {one.status for one in ours.states.values()} == {Status.pending}
+        assert {state.status for state in ours.states.values()} == {Status.pending}
     ours.run()
-    assert {one.status for one in ours.states.values()} == {Status.archived}
+    assert {state.status for state in ours.states.values()} == {Status.archived}
 
 
 def test_no_number_of_attempts_within_a_day_is_enough_for_a_final_state(
@@ -174,9 +174,9 @@ def test_no_number_of_attempts_within_a_day_is_enough_for_a_final_state(
     ours.register(age=MONTH)
     for _ in range(6):
         ours.run(hours=4)
-    assert {one.status for one in ours.states.values()} == {Status.pending}
+    assert {state.status for state in ours.states.values()} == {Status.pending}
     ours.run()
-    assert {one.status for one in ours.states.values()} == {Status.missing, Status.rejected}
+    assert {state.status for state in ours.states.values()} == {Status.missing, Status.rejected}
 
 
 def test_two_attempts_are_not_enough_for_a_final_state_however_far_apart(
@@ -187,7 +187,7 @@ def test_two_attempts_are_not_enough_for_a_final_state_however_far_apart(
     ours.register(age=MONTH)
     ours.run(hours=240)
     ours.run()
-    assert {one.status for one in ours.states.values()} == {Status.pending}
+    assert {state.status for state in ours.states.values()} == {Status.pending}
 
 
 def test_a_day_is_counted_from_the_first_attempt_and_not_from_when_a_link_was_seen(
@@ -199,7 +199,7 @@ def test_a_day_is_counted_from_the_first_attempt_and_not_from_when_a_link_was_se
     ours.it.passed = timedelta(days=5)
     for _ in range(3):
         ours.run(hours=1)
-    assert {one.status for one in ours.states.values()} == {Status.pending}
+    assert {state.status for state in ours.states.values()} == {Status.pending}
 
 
 @pytest.mark.parametrize("refusal", [FIREWALL, REFUSED, answer(b"no", status="403 Forbidden", kind="text/plain")])
@@ -214,12 +214,12 @@ def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing
         with pytest.raises(ExpectedError, match=f"{BREAK_AFTER} recordings in a row"):
             ours.run(hours=13)
     states = ours.states
-    assert {name for name, one in states.items() if one.status is Status.archived} == good.keys()
-    assert not {one.status for one in states.values()} & FINAL
+    assert {name for name, state in states.items() if state.status is Status.archived} == good.keys()
+    assert not {state.status for state in states.values()} & FINAL
     assert sum(source.asked.values()) < 30 + 3 * (BREAK_AFTER + 16)
     source.always({name: answer(wav()) for name in states})
     ours.run()
-    assert {one.status for one in ours.states.values()} == {Status.archived}
+    assert {state.status for state in ours.states.values()} == {Status.archived}
 
 
 def test_recordings_that_are_refused_in_two_ways_are_named_with_both_remedies(
@@ -244,11 +244,11 @@ def test_more_lasting_refusals_than_a_run_bears_end_denied_once_the_source_has_p
     for _ in range(4):  # the first and the second attempt at all of them
         with pytest.raises(ExpectedError, match=f"{BREAK_AFTER} recordings in a row"):
             ours.run(hours=13)
-        assert not {one.status for one in ours.states.values()} & {Status.denied}
+        assert not {state.status for state in ours.states.values()} & {Status.denied}
     with contextlib.suppress(ExpectedError):
         ours.run()
-    assert {name for name, one in ours.states.items() if one.status is Status.archived} == good.keys()
-    assert {one.status for one in ours.states.values()} == {Status.archived, end}
+    assert {name for name, state in ours.states.items() if state.status is Status.archived} == good.keys()
+    assert {state.status for state in ours.states.values()} == {Status.archived, end}
 
 
 def test_a_bucket_that_takes_nothing_stops_the_run_though_absent_recordings_come_between(
@@ -291,7 +291,7 @@ def test_as_many_404s_as_the_run_bears_stop_it_with_the_account_and_nothing_is_f
     for _ in range(3):
         with pytest.raises(ExpectedError, match="RINGCX_RC_ACCOUNT_ID"):
             ours.run(hours=13)
-    assert {one.status for one in ours.states.values()} == {Status.pending}
+    assert {state.status for state in ours.states.values()} == {Status.pending}
 
 
 def test_recordings_that_are_minutes_old_or_still_encoded_may_all_be_absent(
@@ -301,11 +301,11 @@ def test_recordings_that_are_minutes_old_or_still_encoded_may_all_be_absent(
     ours = archiver()
     ours.register(age=timedelta(minutes=20))
     ours.run()
-    assert {(one.status, one.attempts) for one in ours.states.values()} == {(Status.pending, 1)}
+    assert {(state.status, state.attempts) for state in ours.states.values()} == {(Status.pending, 1)}
     source.always({name: answer(b"", status="202 Accepted") for name in ours.states})
     ours.it.passed += timedelta(hours=5)
     ours.run()
-    assert {(one.reason, one.attempts) for one in ours.states.values()} == {("still_encoding", 2)}
+    assert {(state.reason, state.attempts) for state in ours.states.values()} == {("still_encoding", 2)}
 
 
 # --- when to ask again ---
@@ -386,7 +386,7 @@ def test_an_account_that_the_source_does_not_know_stops_the_run_with_its_sentenc
     ours.register(age=timedelta(days=9))
     with pytest.raises(AccountUnknown, match="RINGCX_RC_ACCOUNT_ID"):
         ours.run()
-    assert {one.status for one in ours.states.values()} == {Status.pending}
+    assert {state.status for state in ours.states.values()} == {Status.pending}
 
 
 LYING = {
@@ -405,7 +405,7 @@ def test_a_whole_transfer_whose_header_lies_is_archived_when_it_comes_twice(
     ours = archiver()
     ours.register(age=timedelta(hours=1))
     ours.run()
-    assert {(one.status, one.reason) for one in ours.states.values()} == {(Status.pending, "header_disagrees")}
+    assert {(state.status, state.reason) for state in ours.states.values()} == {(Status.pending, "header_disagrees")}
     ours.run()
     for name, body in LYING.items():
         assert ours.states[name].status is Status.archived
@@ -454,7 +454,7 @@ def test_what_never_proves_its_length_is_kept_at_last_with_a_warning_that_a_chec
     ours = archiver()
     ours.register(age=MONTH)
     for _ in range(3):
-        assert {one.status for one in ours.states.values()} == {Status.pending}
+        assert {state.status for state in ours.states.values()} == {Status.pending}
         ours.run(hours=13)
     assert ours.states["same.WAV"].warnings == ("length_unproven",)
     assert ours.states["cut.WAV"].status is Status.archived, "the same bytes twice"
@@ -521,7 +521,7 @@ def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
     ours = archiver()
     ours.register(age=timedelta(hours=1))
     ours.run()
-    assert {name: one.warnings for name, one in ours.states.items()} == {
+    assert {name: state.warnings for name, state in ours.states.items()} == {
         name: warnings for name, (_, warnings) in made.items()
     }
     for name, (body, _) in made.items():
@@ -564,7 +564,7 @@ def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(
         assert ours.it.objects("quarantine/") == {}
     ours.run()
     states = ours.states
-    assert {one.status for one in states.values()} == {Status.rejected}
+    assert {state.status for state in states.values()} == {Status.rejected}
     audio = {"raw.WAV": raw, "short.WAV": wav()[:4000], "mp3.WAV": mp3}
     kept = {states[name].quarantine_key: body for name, body in audio.items()}
     assert ours.it.objects("quarantine/") == {

@@ -60,7 +60,7 @@ class Watched:
         return found
 
     def asked(self, found: SensorResult) -> list[str]:
-        return [one.partition_key for one in found.run_requests or ()]
+        return [request.partition_key for request in found.run_requests or ()]
 
     def check(self) -> CheckResult:
         settings = PlanSettings(
@@ -251,7 +251,7 @@ class FakeBucket:
         self.number, self.changed_from, self.gone = number, changed_from, gone
 
     def list_day(self, day: date, *_: object) -> dict[str, Listed]:
-        return {f"k{one:03}": Listed(1000, "other") for one in range(self.number)} if day == DAY else {}
+        return {f"k{number:03}": Listed(1000, "other") for number in range(self.number)} if day == DAY else {}
 
     def sha256_of(self, key: str) -> str | None:
         if int(key[1:]) == self.gone:
@@ -263,8 +263,8 @@ def held(number: int, **changes: Any) -> list[RecordingState]:
     return [
         replace(
             archived(
-                pending(DAY, name=f"{one:03}"),
-                key=f"k{one:03}",
+                pending(DAY, name=f"{index:03}"),
+                key=f"k{index:03}",
                 size=1000,
                 sha256="f" * 64,
                 duration_s=9.0,
@@ -276,7 +276,7 @@ def held(number: int, **changes: Any) -> list[RecordingState]:
             ),
             **changes,
         )
-        for one in range(number)
+        for index in range(number)
     ]
 
 
@@ -365,7 +365,7 @@ def test_every_warning_is_counted_under_its_own_name_and_no_recording_twice(watc
 def test_two_calls_with_the_same_audio_are_named_and_parts_of_one_call_are_not(
     watched: Watched, uiis: tuple[str, str], flagged: int
 ) -> None:
-    watched.ledger().append_states(replace(one, uii=uii) for one, uii in zip(held(2), uiis, strict=True))
+    watched.ledger().append_states(replace(state, uii=uii) for state, uii in zip(held(2), uiis, strict=True))
     found = audio_is_true(watched.ledger(), DAY)
     assert (found.level is Level.warning, found.counts["same_audio"]) == (flagged > 0, flagged)
     assert ("2 have the same audio as another call's recording" in found.sentence) == (flagged > 0)

@@ -68,14 +68,14 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
     repository = defs.get_repository_def()
     jobs = {"accept_losses", "archive_day", "backfill_plan", "restore_drill"}
     assert {job.name for job in repository.get_all_jobs()} >= jobs
-    assert {one.name for one in repository.schedule_defs} == {
+    assert {schedule.name for schedule in repository.schedule_defs} == {
         "daily_archive",
         "daily_calls_index",
         "daily_restore_drill",
         "daily_standing_check",
         "intraday_archive",
     }
-    assert {one.name for one in repository.sensor_defs} == {
+    assert {sensor.name for sensor in repository.sensor_defs} == {
         "pending_recordings",
         "archive_despite_failed_report",
         "continue_stopped_runs",
@@ -205,21 +205,21 @@ def test_the_nightly_schedule_takes_yesterday_and_the_look_back_in_local_days() 
     assert schedule.execution_timezone == "US/Arizona"
     # 04:30 in Arizona is 11:30 UTC; at 23:00 UTC of the day before, Arizona has the same date.
     requests = evaluate_schedule(defs, "daily_archive", datetime(2026, 11, 20, 11, 30, tzinfo=UTC))
-    assert [one.partition_key for one in requests] == ["2026-11-19", "2026-11-18", "2026-11-17"]
-    assert [one.run_key for one in requests] == [f"2026-11-20:{one.partition_key}" for one in requests]
+    assert [request.partition_key for request in requests] == ["2026-11-19", "2026-11-18", "2026-11-17"]
+    assert [request.run_key for request in requests] == [f"2026-11-20:{request.partition_key}" for request in requests]
 
 
 def test_the_nightly_schedule_asks_for_nothing_before_the_first_date() -> None:
     defs = build_defs(calendar=Calendar(archive_start_date=date(2026, 11, 19)))
     requests = evaluate_schedule(defs, "daily_archive", datetime(2026, 11, 20, 4, 30, tzinfo=UTC))
-    assert [one.partition_key for one in requests] == ["2026-11-19"]
+    assert [request.partition_key for request in requests] == ["2026-11-19"]
 
 
 def test_the_intraday_schedule_is_off_and_takes_the_current_local_day() -> None:
     defs = build_defs()
     assert defs.resolve_schedule_def("intraday_archive").default_status.value == "STOPPED"
     requests = evaluate_schedule(defs, "intraday_archive", datetime(2026, 11, 20, 14, 15, tzinfo=UTC))
-    assert [one.partition_key for one in requests] == ["2026-11-20"]
+    assert [request.partition_key for request in requests] == ["2026-11-20"]
 
 
 def evaluate_schedule(defs: Definitions, name: str, at: datetime) -> list[RunRequest]:
@@ -241,16 +241,16 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
     assert it.run(recent[0], checks=True).success
     found = evaluate(it.instance)
     # Of the calls over midnight, too: the dates that these belong to were never pulled.
-    assert [one.partition_key for one in found.run_requests] == [recent[0].isoformat()]
-    assert {key for one in found.run_requests for key in one.asset_selection} == {
+    assert [request.partition_key for request in found.run_requests] == [recent[0].isoformat()]
+    assert {key for request in found.run_requests for key in request.asset_selection} == {
         AssetKey("recordings"),
         AssetKey("daily_manifest"),
         AssetKey("calls"),
     }
     it.sandbox.set_faults(Faults())
-    for one in found.run_requests:
+    for request in found.run_requests:
         assert it.run(
-            date.fromisoformat(one.partition_key), select=["recordings", "daily_manifest"], checks=True
+            date.fromisoformat(request.partition_key), select=["recordings", "daily_manifest"], checks=True
         ).success
     later = evaluate(it.instance, found.cursor)
     assert not later.run_requests
@@ -272,9 +272,9 @@ def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
     run = it.instance.create_run_for_job(
         job, tags={"dagster/partition": recent[0].isoformat()}, status=DagsterRunStatus.STARTED
     )
-    assert recent[0].isoformat() not in {one.partition_key for one in evaluate(it.instance).run_requests}
+    assert recent[0].isoformat() not in {request.partition_key for request in evaluate(it.instance).run_requests}
     it.instance.delete_run(run.run_id)
-    assert recent[0].isoformat() in {one.partition_key for one in evaluate(it.instance).run_requests}
+    assert recent[0].isoformat() in {request.partition_key for request in evaluate(it.instance).run_requests}
 
 
 def pending_state(day: date, written_at: datetime) -> RecordingState:
@@ -291,10 +291,10 @@ def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
         patch.setenv("LEDGER_URL", "ledger")
         Ledger(files, clock=lambda: ahead).append_states([pending_state(recent[0], now)])
         first = evaluate(it.instance)
-        assert [one.partition_key for one in first.run_requests] == [recent[0].isoformat()]
+        assert [request.partition_key for request in first.run_requests] == [recent[0].isoformat()]
         Ledger(files, clock=lambda: now).append_states([pending_state(recent[1], now)])
         second = evaluate(it.instance, first.cursor)
-    assert recent[1].isoformat() in {one.partition_key for one in second.run_requests}
+    assert recent[1].isoformat() in {request.partition_key for request in second.run_requests}
 
 
 def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
@@ -309,9 +309,9 @@ def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
         Ledger(LocalFiles(Path("ledger")), clock=lambda: now).append_states([pending_state(day, now) for day in days])
         job = build_defs().resolve_job_def("archive_day")
         for _ in range(2):
-            for one in evaluate(it.instance, now=now).run_requests:
-                asked.append(one.partition_key)
-                tags = {"dagster/partition": one.partition_key, "dagster/run_key": one.run_key}
+            for request in evaluate(it.instance, now=now).run_requests:
+                asked.append(request.partition_key)
+                tags = {"dagster/partition": request.partition_key, "dagster/run_key": request.run_key}
                 it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.FAILURE)
     assert sorted(asked, reverse=True) == [day.isoformat() for day in days]
 
@@ -321,7 +321,11 @@ def test_a_failed_report_takes_nothing_with_it(world: Callable[..., World], rece
     result = it.run(recent[0], checks=True)
     assert not result.success
     defs = build_defs()
-    event = next(one for one in result.all_events if one.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"))
+    event = next(
+        candidate
+        for candidate in result.all_events
+        if candidate.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE")
+    )
     context = build_run_status_sensor_context(
         sensor_name="archive_despite_failed_report",
         dagster_event=event,
@@ -333,8 +337,8 @@ def test_a_failed_report_takes_nothing_with_it(world: Callable[..., World], rece
     assert request.partition_key == recent[0].isoformat()
     assert it.run(recent[0], select=[key.to_user_string() for key in request.asset_selection], checks=True).success
     states = it.states(recent[0])
-    assert {one.source for one in states.values()} == {"agent_segment_metadata"}
-    assert {str(one.status) for one in states.values()} == {"archived"}
+    assert {state.source for state in states.values()} == {"agent_segment_metadata"}
+    assert {str(state.status) for state in states.values()} == {"archived"}
 
 
 def _continued(run: DagsterRun) -> RunRequest | SkipReason:

@@ -126,8 +126,8 @@ def client(tmp_path: Path, fake: FakeTime, ringcx: RingCX) -> Iterator[SourceCli
         clock=fake,
         sleep=fake.sleep,
         backoff_s=0.001,
-    ) as one:
-        yield one
+    ) as source_client:
+        yield source_client
     limiter.close()
 
 

@@ -58,9 +58,9 @@ def fake() -> FakeTime:
 
 @pytest.fixture
 def limiter(tmp_path: Path, fake: FakeTime) -> Iterator[RateLimiter]:
-    one = RateLimiter(tmp_path / "limits.sqlite", clock=fake, sleep=fake.sleep, margin_s=0)
-    yield one
-    one.close()
+    first_limiter = RateLimiter(tmp_path / "limits.sqlite", clock=fake, sleep=fake.sleep, margin_s=0)
+    yield first_limiter
+    first_limiter.close()
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ def test_windows_cover_a_period_without_gap_or_overlap_and_none_is_too_long(star
     period = Period(begun, begun + timedelta(seconds=length))
     found = list(windows(period, size))
     assert (found[0].start, found[-1].end) == (period.start, period.end)
-    assert all(one.end == two.start for one, two in pairwise(found))
-    assert all(timedelta() < one.end - one.start <= timedelta(seconds=size) for one in found)
+    assert all(earlier.end == later.start for earlier, later in pairwise(found))
+    assert all(timedelta() < window.end - window.start <= timedelta(seconds=size) for window in found)
 
 
 def test_a_window_is_asked_for_in_utc_whatever_zone_it_is_given_in() -> None:

@@ -40,9 +40,9 @@ def fake() -> FakeTime:
 
 @pytest.fixture
 def limiter(where: Path | str, fake: FakeTime) -> Iterator[RateLimiter]:
-    one = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0)
-    yield one
-    one.close()
+    first = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0)
+    yield first
+    first.close()
 
 
 def assert_within(times: list[float], rates: list[Rate]) -> None:
@@ -174,12 +174,12 @@ def test_the_permits_of_before_a_restart_still_count(where: Path | str, fake: Fa
 def test_a_hold_off_stops_everybody_until_it_is_over(
     where: Path | str, fake: FakeTime, open_limiter: Callable[..., RateLimiter]
 ) -> None:
-    one, other = (open_limiter(where, clock=fake, sleep=fake.sleep) for _ in range(2))
-    one.hold_off("reports", "1", 90)
+    first, other = (open_limiter(where, clock=fake, sleep=fake.sleep) for _ in range(2))
+    first.hold_off("reports", "1", 90)
     assert other.acquire("reports", "2", [Rate(5, 60)]) == 0
     assert other.acquire("media", "1", ()) == 0
     assert other.acquire("reports", "1", [Rate(5, 60)]) == pytest.approx(90)
-    assert one.acquire("reports", "1", [Rate(5, 60)]) == 0
+    assert first.acquire("reports", "1", [Rate(5, 60)]) == 0
 
 
 def test_a_hold_off_also_stops_a_limit_without_rates(limiter: RateLimiter) -> None:

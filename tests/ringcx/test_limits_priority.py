@@ -111,11 +111,11 @@ def let_yesterday_have_every_next_permit(where: Path | str) -> None:
     old = [priority.of_requests(day, TODAY, CALENDAR) for day in OLD_DATES[:2]]
     backfill = [
         subprocess.Popen(
-            [sys.executable, "-c", BACKFILL, str(where), f"1/{rate_s}", str(one), "2"],
+            [sys.executable, "-c", BACKFILL, str(where), f"1/{rate_s}", str(priority), "2"],
             stdout=subprocess.PIPE,
             text=True,
         )
-        for one in old
+        for priority in old
     ]
     for process in backfill:
         assert process.stdout is not None
@@ -147,16 +147,16 @@ def test_a_client_asks_for_all_its_permits_with_its_priority_log_ins_too(where: 
         granted.append(int(request.url.path.removeprefix("/")))
         return httpx.Response(200)
 
-    def log_in(one: int) -> None:
+    def log_in(priority: int) -> None:
         transport = httpx.MockTransport(answer)
         limits = {"auth": parse_rates("1/0.3")}
         with (
-            SourceClient(limiter=limiter, limits=limits, priority=one, transport=transport) as client,
-            client.stream("POST", f"https://ringcx.example.com/{one}", limit="auth", account_id=""),
+            SourceClient(limiter=limiter, limits=limits, priority=priority, transport=transport) as client,
+            client.stream("POST", f"https://ringcx.example.com/{priority}", limit="auth", account_id=""),
         ):
             pass
 
-    threads = [threading.Thread(target=log_in, args=(one,)) for one in (5_000, 1, 3_000)]
+    threads = [threading.Thread(target=log_in, args=(priority,)) for priority in (5_000, 1, 3_000)]
     for thread in threads:
         thread.start()
     for thread in threads:

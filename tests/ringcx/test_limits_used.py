@@ -174,12 +174,12 @@ def test_no_window_holds_too_many_and_nobody_less_urgent_goes_first_whatever_arr
         limiter.close()
     assert len(served) == sum(len(pauses) for _, pauses in threads)
     for rate in rates:
-        assert min(spans([one.granted for one in served], rate.limit), default=rate.seconds) >= rate.seconds - 1e-6
-    for one in served:
+        assert min(spans([grant.granted for grant in served], rate.limit), default=rate.seconds) >= rate.seconds - 1e-6
+    for grant in served:
         for other in served:
-            waiting = other.at < one.granted - 1e-6 and other.granted > one.granted + 1e-6
-            assert not (waiting and other.priority < one.priority), "somebody less urgent went first"
-            assert not (waiting and other.priority == one.priority and other.at < one.at - 1e-6), "passed over"
+            waiting = other.at < grant.granted - 1e-6 and other.granted > grant.granted + 1e-6
+            assert not (waiting and other.priority < grant.priority), "somebody less urgent went first"
+            assert not (waiting and other.priority == grant.priority and other.at < grant.at - 1e-6), "passed over"
 
 
 REAL = """
@@ -223,19 +223,19 @@ def use_to_the_full(where: Path | str) -> None:
         ]
         for account, processes in (("of-one", 1), ("of-four", 4))
     }
-    for one in (started := [one for processes in running.values() for one in processes]):
-        assert one.stdout is not None
-        assert one.stdout.readline() == "ready\n"
+    for process in (started := [process for processes in running.values() for process in processes]):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
     start = time.time() + 0.5
-    for one in started:
-        assert one.stdin is not None
-        one.stdin.write(f"{start!r}\n")
-        one.stdin.flush()
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(f"{start!r}\n")
+        process.stdin.flush()
     for processes in running.values():
         sent: list[float] = []
-        for one in processes:
-            out, _ = one.communicate(timeout=120)
-            assert one.returncode == 0
+        for process in processes:
+            out, _ = process.communicate(timeout=120)
+            assert process.returncode == 0
             sent += [float(line) for line in out.split()]
         assert min(spans(sent, 12)) >= 4
         assert sum(at < min(sent) + 14 for at in sent) >= 0.98 * 42

@@ -704,8 +704,8 @@ class TestIdentity:
         rows = [[str(n % 30_000), "u", "x" * 90, str(n % 40_000)] for n in range(80_000)]
         table = parse(GCTD, as_csv(["uii", "recording_url", "callNotes", "ani"], rows))
         assert table["uii"].num_chunks > 1
-        one = with_row_identity(GCTD, table.combine_chunks(), "1")
-        assert with_row_identity(GCTD, table, "1").equals(one)
+        whole = with_row_identity(GCTD, table.combine_chunks(), "1")
+        assert with_row_identity(GCTD, table, "1").equals(whole)
 
     def test_a_hundred_thousand_rows_are_read_and_identified_in_seconds(self, parse: Parse) -> None:
         rows = [

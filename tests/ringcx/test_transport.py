@@ -268,9 +268,9 @@ def test_an_ipv6_listener_is_reached_by_address_and_after_an_address_that_nobody
     limiter = RateLimiter(tmp_path / "limits")
     full = socket.create_server(("127.0.0.1", 0), backlog=0)  # answers nobody once its queue is full
     waiting = [socket.socket() for _ in range(4)]
-    for one in waiting:
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
+    for client_socket in waiting:
+        client_socket.setblocking(False)
+        client_socket.connect_ex(full.getsockname())
     unanswered = {"127.0.0.1": full.getsockname()[1]}
     create = socket.create_connection
     monkeypatch.setattr(
@@ -283,8 +283,8 @@ def test_an_ipv6_listener_is_reached_by_address_and_after_an_address_that_nobody
         assert fetched(client, f"http://localhost:{port}/?file=a") == WAV
         assert time.monotonic() - began < 5
     limiter.close()
-    for one in (*waiting, full):
-        one.close()
+    for open_socket in (*waiting, full):
+        open_socket.close()
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
 
@@ -299,7 +299,7 @@ def tls(tmp_path: Path) -> Iterator[Callable[..., int]]:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             stack.callback(listener.shutdown, socket.SHUT_RDWR)
 
-            def one(plain: socket.socket) -> None:
+            def hand_over(plain: socket.socket) -> None:
                 with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
                     secured.recv(65536)
                     secured.sendall(said(LENGTH))
@@ -310,7 +310,7 @@ def tls(tmp_path: Path) -> Iterator[Callable[..., int]]:
                         plain, _ = listener.accept()
                     except OSError:
                         return
-                    threading.Thread(target=one, args=(plain,), daemon=True).start()
+                    threading.Thread(target=hand_over, args=(plain,), daemon=True).start()
 
             threading.Thread(target=run, daemon=True).start()
             return int(listener.getsockname()[1])

@@ -44,7 +44,10 @@ def test_around_a_date_the_calls_and_their_faults_are_those_around_any_other(tod
                 call.direction,
                 call.ended_at - call.started_at,
                 [(leg.ended_at - leg.started_at, leg.disposition) for leg in call.segments],
-                [(one.layout, one.duration_s, faults.touching(one.path)) for one in call.recordings()],
+                [
+                    (recording.layout, recording.duration_s, faults.touching(recording.path))
+                    for recording in call.recordings()
+                ],
             )
             for call in sorted(day, key=lambda call: call.uii[14:])
         ]

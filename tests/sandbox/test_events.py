@@ -118,7 +118,7 @@ def test_events_follow_the_ends_of_calls_while_the_sandbox_runs(customer: Custom
         deadline = datetime.now(UTC) + timedelta(seconds=30)
         while len(customer.received) < 5 and datetime.now(UTC) < deadline:
             time.sleep(0.1)
-    told = [one["call_id"] for _, _, one in customer.received]
+    told = [fields["call_id"] for _, _, fields in customer.received]
     ended = [call.uii for call in calls]
     first = ended.index(min(told, key=ended.index))
     assert first >= 10

@@ -44,28 +44,30 @@ def metadata(
 def test_a_days_windows_tell_of_every_recording_of_a_leg_once(start: Callable[..., Asker]) -> None:
     source = start(limits=FREE)
     rows = {row["segmentId"]: row for window in DAY for row in metadata(source, window).json()}
-    listed = [one for one in source.sandbox.truth("2026-03-09") if one["segment"]]
+    listed = [recording for recording in source.sandbox.truth("2026-03-09") if recording["segment"]]
     assert listed
-    for one in listed:
-        row = rows.get(one["segment"]["segment_id"])
+    for recording in listed:
+        row = rows.get(recording["segment"]["segment_id"])
         if row is None:  # it ended on the next day
-            assert one["start"] > "2026-03-09T23:59"
+            assert recording["start"] > "2026-03-09T23:59"
             continue
-        assert (row["dialogId"], row["interactionId"]) == (one["segment"]["dialog_id"], one["uii"])
+        assert (row["dialogId"], row["interactionId"]) == (recording["segment"]["dialog_id"], recording["uii"])
         assert row["hasRecording"] is True
-        assert datetime.fromisoformat(row["segmentStartTimeMs"]) == datetime.fromisoformat(one["start"])
+        assert datetime.fromisoformat(row["segmentStartTimeMs"]) == datetime.fromisoformat(recording["start"])
     assert {row["channelClass"] for row in rows.values()} == {"VOICE", "DIGITAL"}
     assert {row["segmentType"] for row in rows.values()} == {"AGENT", "IVR"}
     assert any(row["segmentEvents"] is None for row in rows.values())
     ended = [datetime.fromisoformat(row["segmentEndTimeMs"]) for row in metadata(source, DAY[4]).json()]
     first = datetime.fromisoformat(f"{DAY[4]}+00:00")
-    assert all(first <= one <= first + timedelta(hours=3) for one in ended)
+    assert all(first <= end <= first + timedelta(hours=3) for end in ended)
 
 
 def test_a_zone_is_understood(start: Callable[..., Asker]) -> None:
     source = start(limits=FREE)
     here = metadata(source, "2026-03-09 11:00:00", zone="US/Eastern").json()  # the clocks had just gone forward
-    assert [one["segmentId"] for one in here] == [one["segmentId"] for one in metadata(source, DAY[5]).json()]
+    assert [segment["segmentId"] for segment in here] == [
+        segment["segmentId"] for segment in metadata(source, DAY[5]).json()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,11 @@ def test_the_documented_limits_hold_for_each_sub_account(start: Callable[..., As
     assert metadata(source, DAY[0], account="15300003").status_code == 200
     clock.advance(660)
     assert metadata(source, DAY[0]).status_code == 200
-    segment = next(one["segment"] for one in source.sandbox.truth("2026-03-09", account="15300002") if one["segment"])
+    segment = next(
+        recording["segment"]
+        for recording in source.sandbox.truth("2026-03-09", account="15300002")
+        if recording["segment"]
+    )
     url = below(source, f"recordings/dialogs/{segment['dialog_id']}/segments/{segment['segment_id']}")
     headers = bearer(source)
     assert [source.http.get(url, headers=headers).status_code for _ in range(121)] == 120 * [200] + [429]
@@ -124,13 +130,15 @@ def test_a_segment_gives_the_bytes_of_its_legs_stereo_recording_to_a_bearer_only
     start: Callable[..., Asker], method: str
 ) -> None:
     source = start(limits=FREE)
-    one = next(item for item in source.sandbox.truth("2026-03-09") if item["segment"])
-    url = below(source, f"recordings/dialogs/{one['segment']['dialog_id']}/segments/{one['segment']['segment_id']}")
+    recording = next(item for item in source.sandbox.truth("2026-03-09") if item["segment"])
+    url = below(
+        source, f"recordings/dialogs/{recording['segment']['dialog_id']}/segments/{recording['segment']['segment_id']}"
+    )
     answer = source.http.request(method, url, headers={**bearer(source), "User-Agent": "tests/1"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
-    assert answer.content == source.media(one["file"]).content
+    assert answer.content == source.media(recording["file"]).content
     counters = source.sandbox.counters()
-    assert counters["media_by_path"][one["file"]] == 2  # however it is asked for
+    assert counters["media_by_path"][recording["file"]] == 2  # however it is asked for
     assert (counters["requests"]["download"], counters["requests"]["media"]) == (1, 1)
     token = {"X-Auth-Token": source.sandbox.config.credentials.api_token}
     assert source.http.request(method, url, headers=token).status_code == 401

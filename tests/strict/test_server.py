@@ -98,7 +98,8 @@ def test_a_listing_is_in_the_order_of_bytes_page_by_page_with_folders(
         Bucket=bucket, Delimiter="/", Prefix="a", PaginationConfig={"PageSize": 1}
     )
     found = [
-        [item["Key"] for item in page.get("Contents", [])] + [one["Prefix"] for one in page.get("CommonPrefixes", [])]
+        [item["Key"] for item in page.get("Contents", [])]
+        + [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
         for page in folders
     ]
     assert found == [["a"], ["a\x01"], ["a&<>"], ["a/"]]
@@ -240,13 +241,13 @@ def test_a_bucket_of_another_region_is_named_as_amazon_names_it_and_boto3_follow
     s3 = client("us-east-1")
     strict.seen.clear()
     assert s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
-    assert [(one.host, one.status, one.code) for one in strict.seen] == [
+    assert [(request.host, request.status, request.code) for request in strict.seen] == [
         (f"{bucket}.s3.amazonaws.com", 400, "AuthorizationHeaderMalformed"),
         (f"{bucket}.s3.eu-central-1.amazonaws.com", 200, ""),
     ]
     strict.seen.clear()
     assert client("eu-west-1").head_bucket(Bucket=bucket)["BucketRegion"] == "eu-central-1"
-    assert [(one.status, one.code) for one in strict.seen] == [(301, "PermanentRedirect"), (200, "")]
+    assert [(request.status, request.code) for request in strict.seen] == [(301, "PermanentRedirect"), (200, "")]
     unknown = refused(s3.list_objects_v2, Bucket="nobody-has-this-one")
     assert unknown == (404, "NoSuchBucket")
 
@@ -265,7 +266,7 @@ def test_a_young_bucket_asked_for_at_the_global_endpoint_is_307(tmp_path: Path) 
         s3.put_object(Bucket="young", Key="k", Body=b"x")
         strict.seen.clear()
         s3.put_object(Bucket="young", Key="l", Body=b"x")
-        assert all(one.host == "young.s3.eu-central-1.amazonaws.com" for one in strict.seen), "boto3 remembers"
+        assert all(request.host == "young.s3.eu-central-1.amazonaws.com" for request in strict.seen), "boto3 remembers"
 
 
 def test_a_bucket_in_the_path_is_sent_to_its_name_unless_the_endpoint_is_not_amazons(

@@ -59,7 +59,9 @@ def code(request: Request, **arguments: str) -> str:
 
 
 def changed(request: Request, name: str, value: str) -> Request:
-    return replace(request, fields=tuple((one, value if one == name else old) for one, old in request.fields))
+    return replace(
+        request, fields=tuple((name_sent, value if name_sent == name else old) for name_sent, old in request.fields)
+    )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,12 +85,12 @@ def test_what_botocore_signs_is_accepted_and_each_change_is_refused(  # noqa: PL
         "another path": replace(request, target=f"/x{request.target[1:]}"),
         "one more in the query": replace(request, target=f"{request.target}{'&' if query else '?'}acl="),
         "another header": changed(request, name, f"{request.headers[name]}x"),
-        "a header less": replace(request, fields=tuple(one for one in request.fields if one[0] != name)),
+        "a header less": replace(request, fields=tuple(field for field in request.fields if field[0] != name)),
         "a header more": replace(request, fields=(*request.fields, ("x-amz-acl", "public-read"))),
         "another signature": changed(request, "authorization", flipped(request.headers["authorization"])),
     }
-    for what, one in changes.items():
-        assert code(one) in {"SignatureDoesNotMatch", "AccessDenied", "InvalidRequest"}, what
+    for what, request in changes.items():
+        assert code(request) in {"SignatureDoesNotMatch", "AccessDenied", "InvalidRequest"}, what
     if "content-md5" not in headers:
         assert code(replace(request, body=body + b"x")) == "XAmzContentSHA256Mismatch"
 

@@ -103,7 +103,7 @@ def rows(found: AssetCheckEvaluation, name: str) -> list[Mapping[str, Any]]:
 
 
 def states_of(it: World, day: date, status: Status) -> list[RecordingState]:
-    return [one for one in it.states(day).values() if one.status is status]
+    return [state for state in it.states(day).values() if state.status is status]
 
 
 @pytest.fixture

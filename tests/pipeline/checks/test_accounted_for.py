@@ -37,8 +37,10 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
     monkeypatch.setenv("BROWSE_URL", "https://calls.example.com")
     result = it.run(recent[0], checks=True)
     assert result.success
-    found = {one.check_name: one for one in result.get_asset_check_evaluations()}
-    assert [one.check_name for one in result.get_asset_check_evaluations()].count("report_is_plausible") == 2
+    found = {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+    assert [evaluation.check_name for evaluation in result.get_asset_check_evaluations()].count(
+        "report_is_plausible"
+    ) == 2
     held = found["every_recording_is_accounted_for"]
     assert held.passed
     assert held.partition == recent[0].isoformat()
@@ -103,7 +105,10 @@ def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
     world: Callable[..., World], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
-    ran = {one.check_name: one for one in it.run(recent[-1], checks=True).get_asset_check_evaluations()}
+    ran = {
+        evaluation.check_name: evaluation
+        for evaluation in it.run(recent[-1], checks=True).get_asset_check_evaluations()
+    }
     found = ran["every_recording_is_accounted_for"]
     assert (found.passed, found.severity, figures(found)["verdict"]) == (False, WARN, "waiting")
     assert len(rows(found, "waiting_recordings")) == figures(found)["waiting"]
@@ -120,8 +125,10 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_i
     it.run_until_final(OLD)
     ran = it.run(OLD, checks=True)
     assert ran.success
-    found = {one.check_name: one for one in ran.get_asset_check_evaluations()}["every_recording_is_accounted_for"]
-    lost = {one.recording_id for one in states_of(it, OLD, Status.missing)}
+    found = {evaluation.check_name: evaluation for evaluation in ran.get_asset_check_evaluations()}[
+        "every_recording_is_accounted_for"
+    ]
+    lost = {state.recording_id for state in states_of(it, OLD, Status.missing)}
     assert (found.passed, found.severity) == (False, ERROR)
     count = figures(found)
     assert count["lost"] == count["missing"] == len(lost) > 20
@@ -178,10 +185,10 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
     it.run(recent[0], select=UP_TO_RECORDINGS)
     services = it.services()
     now = datetime.now(UTC)
-    one, other = states_of(it, recent[0], Status.pending)[:2]
+    first, other = states_of(it, recent[0], Status.pending)[:2]
     services.ledger.append_states(
         [
-            final(one, Status.rejected, "conflict", now, "faked"),
+            final(first, Status.rejected, "conflict", now, "faked"),
             pending_again(
                 replace(other, first_seen_at=now - timedelta(days=30)),
                 "source_unavailable",
@@ -194,7 +201,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
     found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     matters = {row["recording"]: row["matter"] for row in rows(found, "sample")}
-    assert matters[one.recording_id] == "conflict"
+    assert matters[first.recording_id] == "conflict"
     assert matters[other.recording_id] == "stuck"
 
 

@@ -55,7 +55,7 @@ def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., World
     it.run_until_final(OLD)
     found = check(it, "audio_is_true", OLD)
     assert not found.passed
-    empty = {one.recording_id for one in states_of(it, OLD, Status.rejected)}
+    empty = {state.recording_id for state in states_of(it, OLD, Status.rejected)}
     assert figures(found)["header_only"] == len(empty) > 0
     assert {row["recording"] for row in rows(found, "sample")} <= empty
 
@@ -63,11 +63,11 @@ def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., World
 def test_a_call_recorded_in_two_parts_has_the_length_of_both(world: Callable[..., World]) -> None:
     it = world(sandbox={**FEW, "talk_seconds": (9, 14)})
     day = date(2026, 3, 3)
-    parts = [one for one in it.truth(day) if one["file"].endswith("-2.WAV")]
+    parts = [recording for recording in it.truth(day) if recording["file"].endswith("-2.WAV")]
     assert parts, "the sandbox has a call whose recording was stopped and started again"
     fetch(it, day)
-    for one in parts:
-        state = it.states(day)[one["recording_id"]]
+    for part in parts:
+        state = it.states(day)[part["recording_id"]]
         assert duration_differs(state.expected_duration_s, state.duration_s), "one part alone is not the call"
     found = check(it, "audio_is_true", day)
     assert found.passed, found.description

@@ -13,7 +13,9 @@ from tests.pipeline.conftest import World
 def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(world: Callable[..., World]) -> None:
     it = world()
     truth = it.truth(OLD)
-    mono, stereo = ({one["uii"] for one in truth if one["layout"] == layout} for layout in ("mono", "stereo"))
+    mono, stereo = (
+        {recording["uii"] for recording in truth if recording["layout"] == layout} for layout in ("mono", "stereo")
+    )
     one_call, other_call = sorted(mono & stereo)[:2]
     hidden = (f"*{one_call}-[0-9].WAV", f"*{other_call}-session-*")
     it.sandbox.set_faults(Faults(late_links=Where(paths=hidden, first=1)))

@@ -47,7 +47,7 @@ def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(worl
     it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     fetch(it, yesterday)
-    waiting = {one.recording_id for one in it.states(yesterday).values() if one.status is Status.pending}
+    waiting = {state.recording_id for state in it.states(yesterday).values() if state.status is Status.pending}
     found = standing(it)
     assert found.passed, found.description
     assert figures(found)["pending"] == figures(found)["missing_now"] >= len(waiting) > 0
@@ -71,7 +71,7 @@ def test_the_standing_check_shows_what_the_archive_holds_in_all(world: Callable[
     for day in (OLD, OLD + timedelta(days=7)):
         it.run(day, select=UP_TO_RECORDINGS)
         shown = standing(it).metadata
-        sizes = [one["Size"] for one in it.s3.list_objects_v2(Bucket=it.bucket, Prefix="recordings/")["Contents"]]
+        sizes = [item["Size"] for item in it.s3.list_objects_v2(Bucket=it.bucket, Prefix="recordings/")["Contents"]]
         held.append(len(sizes))
         totals = [shown[name].value for name in ("recordings_held_in_all", "gb_held_in_all")]
         assert totals == [len(sizes), round(sum(sizes) / 1e9, 3)]
@@ -89,7 +89,7 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
     for day in (old, young):
         it.run(day, select=UP_TO_RECORDINGS)
     count = {
-        day: sum(one.status is Status.pending for one in it.states(day, day + timedelta(days=1)).values())
+        day: sum(state.status is Status.pending for state in it.states(day, day + timedelta(days=1)).values())
         for day in (old, young)
     }
     found = standing(it)
@@ -148,14 +148,14 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     it = world(sandbox=FEW)
     day = datetime.now(UTC).date() - timedelta(days=2)
     ledger = it.services().ledger
-    one = known_recording(it, day, "localhost", expected_s=1)
-    known = [one, replace(one, recording_id=f"{one.recording_id}.WAV")][:number]
+    recording = known_recording(it, day, "localhost", expected_s=1)
+    known = [recording, replace(recording, recording_id=f"{recording.recording_id}.WAV")][:number]
     ledger.append_states(known[1:])
     assert waiting in (check(it, "every_recording_is_accounted_for", day).description or "")
     assert young in (standing(it).description or "")
     found = standing(it, clock=later(days=80)).description or ""
     assert [said for said in late if said not in found] == []
-    ledger.append_states([final(one, Status.missing, "not_found", datetime.now(UTC), "by-hand") for one in known])
+    ledger.append_states([final(state, Status.missing, "not_found", datetime.now(UTC), "by-hand") for state in known])
     assert lost in (standing(it).description or "")
     assert f"{number} lost recording{'s' * (number > 1)} should still be in the source, judging by" in (
         standing(it).description or ""

@@ -48,7 +48,7 @@ def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(wo
     assert it.run(usual, select=REPORTS).success
     for day in (usual, half, none):
         weeks_before(it, day, 3, like=usual)
-    calls = sorted({one["uii"] for one in it.truth(half)})
+    calls = sorted({recording["uii"] for recording in it.truth(half)})
     it.sandbox.set_faults(Faults(late_rows=Where(paths=tuple(f"*{uii}*" for uii in calls[: len(calls) * 2 // 3]))))
     assert it.run(half, select=REPORTS).success
     it.sandbox.set_faults(Faults(late_rows=Where(share=1.0)))
@@ -69,7 +69,7 @@ def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
 ) -> None:
     it = world(sandbox={"calls_per_day": (20, 20)})
     layout = {"agent_segment_metadata": "stereo", "global_call_type_detail": "mono"}[report]
-    uiis = sorted({one["uii"] for one in it.truth(OLD) if one["layout"] == layout})
+    uiis = sorted({recording["uii"] for recording in it.truth(OLD) if recording["layout"] == layout})
     marks = {"stereo": "*-session-*", "mono": "-[0-9].WAV"}
     hidden = tuple(f"*{uii}{marks[layout]}" for uii in uiis[::2])
     it.sandbox.set_faults(Faults(late_rows=Where(paths=hidden)))
@@ -84,7 +84,7 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
     it = world(sandbox={"calls_per_day": (14, 14)})
     fetch(it, OLD)
     assert check(it, "report_is_plausible", OLD, asset=REPORTS[1]).passed
-    uiis = sorted({one["uii"] for one in it.truth(OLD)})
+    uiis = sorted({recording["uii"] for recording in it.truth(OLD)})
     it.sandbox.set_faults(Faults(late_rows=Where(paths=tuple(f"*{uii}*" for uii in uiis[::2]))))
     fetch(it, OLD)
     found = check(it, "report_is_plausible", OLD, asset=REPORTS[1])
@@ -112,7 +112,9 @@ def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_l
 
 def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., World]) -> None:
     it = world(sandbox=FEW)
-    mono, stereo = ({one["uii"] for one in it.truth(OLD) if one["layout"] == of} for of in ("mono", "stereo"))
+    mono, stereo = (
+        {recording["uii"] for recording in it.truth(OLD) if recording["layout"] == of} for of in ("mono", "stereo")
+    )
     it.sandbox.set_faults(Faults(late_rows=Where(paths=(f"*{min(mono & stereo)}-[0-9].WAV",))))
     assert it.run(OLD, select=REPORTS).success
     ledger = it.services().ledger

@@ -25,8 +25,8 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(worl
     assert result.success
     assert it.metadata(result, "recordings")["reopened_now"] == len(lost)
     assert not states_of(it, OLD, Status.missing)
-    for one in lost:
-        found = history(it.services().ledger.parts, OLD, one.recording_id)
+    for state in lost:
+        found = history(it.services().ledger.parts, OLD, state.recording_id)
         assert [(line.status, line.epoch) for line in found] == [
             *[(Status.pending, 0)] * 3,
             (Status.missing, 0),
@@ -44,10 +44,10 @@ def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world:
     assert run(it, OLD, retry_final=True).success
     assert not states_of(it, OLD, Status.missing)
     it.run_until_final(OLD)
-    again = {one.recording_id: one for one in states_of(it, OLD, Status.missing)}
-    assert again.keys() == {one.recording_id for one in lost}
-    assert {one.epoch for one in again.values()} == {1}
-    assert {one.attempts for one in again.values()} == {3}
+    again = {state.recording_id: state for state in states_of(it, OLD, Status.missing)}
+    assert again.keys() == {state.recording_id for state in lost}
+    assert {state.epoch for state in again.values()} == {1}
+    assert {state.attempts for state in again.values()} == {3}
 
 
 def test_only_the_named_recordings_are_tried_again(world: Callable[..., World]) -> None:
@@ -58,7 +58,7 @@ def test_only_the_named_recordings_are_tried_again(world: Callable[..., World]) 
     assert run(it, OLD, retry_recording_ids=[chosen.recording_id]).success
     states = it.states(OLD)
     assert states[chosen.recording_id].status is Status.archived
-    assert {states[one.recording_id].status for one in others} == {Status.missing}
+    assert {states[state.recording_id].status for state in others} == {Status.missing}
 
 
 def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(world: Callable[..., World]) -> None:

@@ -64,7 +64,7 @@ class Copy:
 
     def held(self, day: date) -> list[RecordingState]:
         states = self.ledger().states([day]).values()
-        return [one for one in states if one.status is Status.archived]
+        return [state for state in states if state.status is Status.archived]
 
     def manifests(self, day: date) -> list[str]:
         found = [key for key in self.keys(f"manifests/date={day}/") if key.endswith(".json")]
@@ -99,12 +99,12 @@ class Copy:
         """
         code = self.verify(*options, first=day or FIRST, last=day or LAST, s3=s3)
         assert code == (1 if self.result["doubts"] else 0)
-        for one in self.result["doubts"]:
-            assert f"  {one['date'] or 'no date   '}  {one['kind']}: {one['sentence']}\n" in self.out
-        return {(one["date"], one["kind"], one["subject"]) for one in self.result["doubts"]}
+        for doubt in self.result["doubts"]:
+            assert f"  {doubt['date'] or 'no date   '}  {doubt['kind']}: {doubt['sentence']}\n" in self.out
+        return {(doubt["date"], doubt["kind"], doubt["subject"]) for doubt in self.result["doubts"]}
 
     def sentences(self, subject: str) -> str:
-        return " ".join(one["sentence"] for one in self.result["doubts"] if one["subject"] == subject)
+        return " ".join(doubt["sentence"] for doubt in self.result["doubts"] if doubt["subject"] == subject)
 
 
 @pytest.fixture(scope="session")

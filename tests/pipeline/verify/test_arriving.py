@@ -27,8 +27,8 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
 
     def look(clock: Callable[[], datetime] = it.clock) -> None:
         code = watched.verify(first=day, last=day, clock=clock)
-        assert all("verify again after" in one["sentence"] for one in watched.result["arriving"])
-        arriving, doubts = ({one["subject"] for one in watched.result[name]} for name in ("arriving", "doubts"))
+        assert all("verify again after" in item["sentence"] for item in watched.result["arriving"])
+        arriving, doubts = ({item["subject"] for item in watched.result[name]} for name in ("arriving", "doubts"))
         seen.append((code, arriving, doubts))
 
     def look_before(owner: Any, name: str) -> None:
@@ -72,16 +72,18 @@ def test_what_a_killed_run_stored_is_arriving_only_as_long_as_a_run_may_write_it
     stored = set(it.objects(f"{ARCHIVE_PREFIX}recordings/date={LAST}/"))
     assert len(stored) > 5
     assert watched.verify(first=LAST, last=LAST, clock=it.clock) == 0
-    assert stored <= {one["subject"] for one in watched.result["arriving"]}
+    assert stored <= {item["subject"] for item in watched.result["arriving"]}
     assert watched.verify(first=LAST, last=LAST) == 1
-    assert stored <= {one["subject"] for one in watched.result["doubts"] if "run the date again" in one["sentence"]}
+    assert stored <= {
+        doubt["subject"] for doubt in watched.result["doubts"] if "run the date again" in doubt["sentence"]
+    }
     assert watched.result["arriving"] == []
 
 
 def _only_pending(append: Callable[..., None]) -> Callable[..., None]:
     def append_or_die(ledger: Ledger, states: list[RecordingState]) -> None:
         states = list(states)
-        if any(one.status is Status.archived for one in states):
+        if any(state.status is Status.archived for state in states):
             raise SystemExit
         append(ledger, states)
 

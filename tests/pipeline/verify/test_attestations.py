@@ -58,7 +58,7 @@ def test_a_manifest_removed_with_its_attestation_is_still_named_by_the_next_day(
     assert (str(FIRST), "manifest_removed", key) in copy.doubts()
     # From outside the range too: the day after the last one asked for has its say.
     assert copy.verify(first=FIRST, last=FIRST) == 1
-    assert key in {one["subject"] for one in copy.result["doubts"]}
+    assert key in {doubt["subject"] for doubt in copy.result["doubts"]}
 
 
 def test_removed_and_edited_attestations_are_named(copy: Copy) -> None:

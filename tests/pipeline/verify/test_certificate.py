@@ -52,10 +52,10 @@ def test_a_certificate_lists_what_is_sealed_and_its_commands_check_it_without_us
     assert root in html
     assert of_date["manifest"]["sha256"] == hashlib.sha256(copy.get(latest)).hexdigest()
     assert of_date["manifest"]["signature"] == {"key": f"{latest}.sig", "state": "valid"}
-    assert [(one["recording_id"], one["state"]) for one in of_date["recordings"]] == [
-        (one["recording_id"], one["status"]) for one in entries
+    assert [(recording["recording_id"], recording["state"]) for recording in of_date["recordings"]] == [
+        (entry["recording_id"], entry["status"]) for entry in entries
     ]
-    assert all(str(one[name]) in html for one in entries for name in ("recording_id", "sha256") if one[name])
+    assert all(str(entry[name]) in html for entry in entries for name in ("recording_id", "sha256") if entry[name])
     assert "<script" not in html
     assert "http" not in re.sub(r"http-equiv", "", html)
     tools = copy.folder / "tools"
@@ -83,17 +83,19 @@ def test_a_certificate_lists_what_is_sealed_and_its_commands_check_it_without_us
 def test_the_verdict_of_a_certificate_is_that_of_verify_for_each_date_of_a_range(copy: Copy) -> None:
     copy.verify()
     code, document, html = certified(copy, "--from", str(FIRST), "--to", str(LAST))
-    assert [one["verdict"] for one in document["dates"]] == [one["verdict"] for one in copy.result["dates"]]
-    assert [one["sentence"] for one in document["dates"]] == [one["reason"] for one in copy.result["dates"]]
+    assert [day["verdict"] for day in document["dates"]] == [day["verdict"] for day in copy.result["dates"]]
+    assert [day["sentence"] for day in document["dates"]] == [day["reason"] for day in copy.result["dates"]]
     assert document["verdict"] == copy.result["verdict"]
     assert code == EXIT_CODES[document["verdict"]]
     assert html.count("<section>") == len(DAYS)
     assert "`" not in html
     assert "&lt;code" not in html
-    reasons = {one["reason"] for each in document["dates"] for one in each["recordings"] if one["reason"]}
+    reasons = {
+        recording["reason"] for each in document["dates"] for recording in each["recordings"] if recording["reason"]
+    }
     assert reasons
     assert all(reason_in_words(reason) in unescape(html) for reason in reasons)
-    assert {one["manifest"]["signature"]["state"] for one in document["dates"]} == {"none"}
+    assert {day["manifest"]["signature"]["state"] for day in document["dates"]} == {"none"}
 
 
 def test_a_certificate_names_objects_of_its_date_and_of_none_that_nobody_knows(copy: Copy) -> None:
@@ -103,7 +105,7 @@ def test_a_certificate_names_objects_of_its_date_and_of_none_that_nobody_knows(c
     code, document, html = certified(copy, "--date", str(FIRST))
     (of_date,) = document["dates"]
     assert (code, of_date["verdict"]) == (1, "gaps")
-    assert [one["subject"] for one in of_date["discrepancies"]] == [stray]
+    assert [discrepancy["subject"] for discrepancy in of_date["discrepancies"]] == [stray]
     assert "backup.tar" in document["strays"][0]
     assert all(key in html for key in (stray, f"{ARCHIVE_PREFIX}backup.tar"))
 
@@ -129,7 +131,7 @@ def test_what_cannot_be_read_for_a_moment_is_said_and_ends_no_range(
     assert (middle["verdict"], middle["manifest"], middle["recordings"]) == ("gaps", None, [])
     assert "could not be verified completely" in middle["sentence"]
     assert "as it was sealed" not in middle["sentence"], "nobody has seen that"
-    assert "manifest_altered" in {one["kind"] for one in last["discrepancies"]}
+    assert "manifest_altered" in {discrepancy["kind"] for discrepancy in last["discrepancies"]}
     assert "S3 does not answer just now" in first["sentence"]
     assert "S3 does not answer just now" in middle["discrepancies"][0]["sentence"]
     assert "is not as it was sealed" in last["sentence"]
@@ -141,7 +143,7 @@ def test_a_date_without_a_manifest_or_with_a_damaged_one_is_certified_as_such(co
     for key in copy.manifests(MIDDLE):
         copy.put(key, b"<script>alert(1)</script>")
     code, document, html = certified(copy, "--from", str(FIRST - timedelta(days=9)), "--to", str(MIDDLE))
-    found = {one["date"]: one for one in document["dates"]}
+    found = {of_date["date"]: of_date for of_date in document["dates"]}
     assert code == 1
     assert found[str(FIRST - timedelta(days=9))]["verdict"] == "unknown"
     for day in (FIRST, MIDDLE):
@@ -156,7 +158,7 @@ def test_what_a_forged_manifest_holds_is_shown_as_text_and_never_run(copy: Copy)
     forged = "<img src=x onerror=alert(1)>'; touch owned; '"
 
     def forge(document: Any) -> None:
-        held = next(one for one in document["entries"] if one["status"] == "archived")
+        held = next(entry for entry in document["entries"] if entry["status"] == "archived")
         held.update(key=forged, reason=forged)
 
     copy.put(key, edited(copy.get(key), forge, hashed=True))

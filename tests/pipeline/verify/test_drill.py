@@ -52,14 +52,14 @@ def test_the_drill_fails_with_a_sentence_and_leaves_out_dates_at_work(
     copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARCHIVE_DRILL_RECORDINGS", "1000000")
-    one = copy.held(MIDDLE)[0]
-    copy.delete(one.key)
+    recording = copy.held(MIDDLE)[0]
+    copy.delete(recording.key)
     with DagsterInstance.ephemeral() as instance:
         metadata, failed = drilled(instance)
         assert "1 discrepancy on 1 of 3 dates" in str(failed)
         assert metadata["discrepancies"] == 1
         (key,) = copy.keys("verifications/")
-        assert [one["kind"] for one in json.loads(copy.get(key))["doubts"]] == ["object_missing"]
+        assert [doubt["kind"] for doubt in json.loads(copy.get(key))["doubts"]] == ["object_missing"]
         job = build_defs().resolve_job_def("archive_day")
         instance.create_run_for_job(job, tags={"dagster/partition": str(MIDDLE)}, status=DagsterRunStatus.STARTED)
         metadata, failed = drilled(instance)

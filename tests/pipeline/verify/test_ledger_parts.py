@@ -24,11 +24,11 @@ def test_every_ledger_part_that_is_removed_is_named(copy: Copy) -> None:
 
 @pytest.mark.parametrize("kind", ["recording_states", "report_pulls", "report_rows"])
 def test_one_removed_ledger_part_is_named(copy: Copy, kind: str) -> None:
-    key = [one for one in copy.keys(f"ledger/{kind}/") if f"date={MIDDLE}/" in one][-1]
+    key = [name for name in copy.keys(f"ledger/{kind}/") if f"date={MIDDLE}/" in name][-1]
     copy.delete(key)
     name = key.removeprefix(f"{ARCHIVE_PREFIX}ledger/")
     assert (str(MIDDLE), "ledger_part_removed", name) in copy.doubts()
-    assert {one["date"] for one in copy.result["doubts"]} == {str(MIDDLE)}
+    assert {doubt["date"] for doubt in copy.result["doubts"]} == {str(MIDDLE)}
 
 
 def test_an_altered_and_an_added_ledger_part_are_named(copy: Copy) -> None:
@@ -44,12 +44,12 @@ def test_an_altered_and_an_added_ledger_part_are_named(copy: Copy) -> None:
 
 
 def test_a_ledger_that_says_something_else_is_named_by_recording(copy: Copy) -> None:
-    one = copy.held(LAST)[0]
+    recording = copy.held(LAST)[0]
     for key in copy.keys("ledger/recording_states/"):
         if f"date={LAST}/" in key:
             copy.delete(key)
     found = copy.doubts()
-    assert {subject for _, kind, subject in found if kind == "ledger_lacks"} >= {one.recording_id}
+    assert {subject for _, kind, subject in found if kind == "ledger_lacks"} >= {recording.recording_id}
 
 
 def test_dates_never_pulled_or_pulled_in_part_are_named(
@@ -57,11 +57,11 @@ def test_dates_never_pulled_or_pulled_in_part_are_named(
 ) -> None:
     before = FIRST - timedelta(days=30)
     assert copy.verify(first=before, last=before) == 1
-    assert {(one["kind"], one["date"]) for one in copy.result["doubts"]} == {("never_pulled", str(before))}
-    assert [(one["verdict"], one["found"]) for one in copy.result["dates"]] == [("unknown", None)]
+    assert {(doubt["kind"], doubt["date"]) for doubt in copy.result["doubts"]} == {("never_pulled", str(before))}
+    assert [(day["verdict"], day["found"]) for day in copy.result["dates"]] == [("unknown", None)]
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", f"{sample.variables['RINGCX_ACCOUNT_IDS']},15300009")
     kinds = copy.doubts()
-    assert {one["sentence"] for one in copy.result["doubts"] if str(FIRST) == one["date"]} == {
+    assert {doubt["sentence"] for doubt in copy.result["doubts"] if str(FIRST) == doubt["date"]} == {
         f"{report} of account 15300009 was never pulled; run {FIRST}" for report in (AGENT, GLOBAL)
     }
     assert {kind for _, kind, _ in kinds} == {"never_pulled"}
@@ -71,4 +71,4 @@ def test_dates_never_pulled_or_pulled_in_part_are_named(
     # In the local days of a zone further west these pulls end hours before the day does.
     monkeypatch.setenv("ARCHIVE_TIMEZONE", "US/Hawaii")
     assert {kind for _, kind, _ in copy.doubts()} == {"partly_pulled"}
-    assert all(one["sentence"].endswith(f"; run {one['date']}") for one in copy.result["doubts"])
+    assert all(doubt["sentence"].endswith(f"; run {doubt['date']}") for doubt in copy.result["doubts"])

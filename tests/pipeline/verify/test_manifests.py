@@ -22,7 +22,7 @@ def test_a_removed_manifest_is_named_first_or_last(copy: Copy, which: int) -> No
     key = copy.manifests(day)[which]
     copy.delete(key)
     assert (str(day), "manifest_removed", key) in copy.doubts()
-    assert {one["date"] for one in copy.result["doubts"]} == {str(day)}
+    assert {doubt["date"] for doubt in copy.result["doubts"]} == {str(day)}
 
 
 def test_all_manifests_of_a_date_removed_is_named(copy: Copy) -> None:
@@ -35,20 +35,26 @@ def test_all_manifests_of_a_date_removed_is_named(copy: Copy) -> None:
 
 
 EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "an entry dropped": lambda one: one["entries"].pop(),
-    "an entry added": lambda one: one["entries"].append({**one["entries"][-1], "recording_id": "~"}),
-    "a size": lambda one: one["entries"][0].update(size=1),
-    "a state": lambda one: one["entries"][0].update(status="missing", reason="not_found"),
-    "a total": lambda one: one["totals"].update(archived=10_000),
-    "the time": lambda one: one.update(sealed_at="2026-01-01T00:00:00.000000+00:00"),
-    "the run": lambda one: one.update(run_id="forged"),
-    "the chain": lambda one: one.update(previous_sha256="0" * 64),
-    "the day before": lambda one: one.update(previous_day={"date": str(FIRST), "number": 7, "sha256": "0" * 64}),
-    "a hostile chain": lambda one: one.update(previous_day={"date": [], "number": "x"}),
-    "ids that are numbers": lambda one: [entry.update(recording_id=at) for at, entry in enumerate(one["entries"])],
-    "entries that are no objects": lambda one: one.update(entries=[1]),
-    "a size in words": lambda one: one["entries"][0].update(size="much"),
-    "nonsense": lambda one: one.update(entries=[{"recording_id": "\ud800", "status": ["archived"], "size": 1 << 80}]),
+    "an entry dropped": lambda manifest: manifest["entries"].pop(),
+    "an entry added": lambda manifest: manifest["entries"].append({**manifest["entries"][-1], "recording_id": "~"}),
+    "a size": lambda manifest: manifest["entries"][0].update(size=1),
+    "a state": lambda manifest: manifest["entries"][0].update(status="missing", reason="not_found"),
+    "a total": lambda manifest: manifest["totals"].update(archived=10_000),
+    "the time": lambda manifest: manifest.update(sealed_at="2026-01-01T00:00:00.000000+00:00"),
+    "the run": lambda manifest: manifest.update(run_id="forged"),
+    "the chain": lambda manifest: manifest.update(previous_sha256="0" * 64),
+    "the day before": lambda manifest: manifest.update(
+        previous_day={"date": str(FIRST), "number": 7, "sha256": "0" * 64}
+    ),
+    "a hostile chain": lambda manifest: manifest.update(previous_day={"date": [], "number": "x"}),
+    "ids that are numbers": lambda manifest: [
+        entry.update(recording_id=at) for at, entry in enumerate(manifest["entries"])
+    ],
+    "entries that are no objects": lambda manifest: manifest.update(entries=[1]),
+    "a size in words": lambda manifest: manifest["entries"][0].update(size="much"),
+    "nonsense": lambda manifest: manifest.update(
+        entries=[{"recording_id": "\ud800", "status": ["archived"], "size": 1 << 80}]
+    ),
 }
 
 
@@ -73,7 +79,7 @@ def test_totals_that_are_not_the_sums_of_the_entries_are_named_whatever_attests_
     key = copy.manifests(MIDDLE)[-1]
     body = copy.get(key)
     for name in ("archived", "bytes", "found"):
-        copy.put(key, edited(body, lambda one, name=name: one["totals"].update({name: 10_000}), hashed=True))
+        copy.put(key, edited(body, lambda document, name=name: document["totals"].update({name: 10_000}), hashed=True))
         assert (str(MIDDLE), "totals_wrong", key) in copy.doubts()
         assert f"are not the sums of its entries ({name})" in copy.sentences(key)
 
@@ -99,13 +105,13 @@ def test_a_date_whose_verdict_a_damaged_part_of_another_date_hides_is_not_good(
 def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
     day = MIDDLE
     first, second = copy.manifests(day)[:2]
-    one, two = copy.get(first), copy.get(second)
-    copy.put(first, two)
-    copy.put(second, one)
+    first_body, second_body = copy.get(first), copy.get(second)
+    copy.put(first, second_body)
+    copy.put(second, first_body)
     found = copy.doubts()
     assert {(str(day), "manifest_altered", first), (str(day), "manifest_altered", second)} <= found
-    copy.put(first, one)
-    copy.put(second, two)
+    copy.put(first, first_body)
+    copy.put(second, second_body)
     last = copy.manifests(day)[-1]
     beyond = last.replace(f"-{len(copy.manifests(day))}.json", "-9.json")
     copy.put(beyond, copy.get(last))
@@ -114,9 +120,9 @@ def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
 
 def test_a_date_sealed_before_its_last_change_is_stale(copy: Copy) -> None:
     ledger = copy.ledger()
-    one = copy.held(MIDDLE)[0]
+    recording = copy.held(MIDDLE)[0]
     later = datetime.now(UTC) + timedelta(minutes=1)
-    changed = {name: getattr(one, name) for name in RecordingState.__slots__} | {
+    changed = {name: getattr(recording, name) for name in RecordingState.__slots__} | {
         "epoch": 1,
         "written_at": later,
         "warnings": ("duration_differs",),

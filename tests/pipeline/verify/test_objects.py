@@ -45,9 +45,9 @@ def test_a_clean_archive_is_proved_in_both_forms_and_nothing_is_written(copy: Co
     assert held > 20
     assert copy.doubts("--read-data") == set()
     assert copy.result["sum"]["held"] == copy.result["sum"]["read"] == held
-    assert [one["date"] for one in copy.result["dates"]] == [str(day) for day in DAYS]
-    assert sum(one["lost"] + one["pending"] for one in copy.result["dates"]) > 0
-    assert max(one["manifest"] for one in copy.result["dates"]) > 1
+    assert [of_date["date"] for of_date in copy.result["dates"]] == [str(day) for day in DAYS]
+    assert sum(of_date["lost"] + of_date["pending"] for of_date in copy.result["dates"]) > 0
+    assert max(of_date["manifest"] for of_date in copy.result["dates"]) > 1
     for day in DAYS:
         assert re.search(rf"^{day} .* as sealed$", copy.out, re.MULTILINE)
     assert copy.err == ""
@@ -56,12 +56,12 @@ def test_a_clean_archive_is_proved_in_both_forms_and_nothing_is_written(copy: Co
 
 def test_a_share_is_chosen_by_a_printed_seed_that_chooses_it_again(copy: Copy) -> None:
     assert copy.verify("--read-data", "40%") == 0
-    first = {one["date"]: one["read"] for one in copy.result["dates"]}
+    first = {day["date"]: day["read"] for day in copy.result["dates"]}
     seed = copy.result["read_data"]["seed"]
     assert f"--seed {seed}" in copy.out
     assert 0 < sum(first.values()) < copy.result["sum"]["held"]
     assert copy.verify("--read-data", "40%", "--seed", seed) == 0
-    assert {one["date"]: one["read"] for one in copy.result["dates"]} == first
+    assert {day["date"]: day["read"] for day in copy.result["dates"]} == first
 
 
 def test_an_altered_object_is_named_whether_its_length_changed_or_not(copy: Copy) -> None:
@@ -79,25 +79,25 @@ def test_an_altered_object_is_named_whether_its_length_changed_or_not(copy: Copy
 
 
 def test_swapped_objects_are_both_named(copy: Copy) -> None:
-    one, two = copy.held(MIDDLE)[:2]
-    first, second = copy.get(one.key), copy.get(two.key)
-    copy.put(one.key, second)
-    copy.put(two.key, first)
-    assert copy.doubts() == {(str(MIDDLE), "object_altered", one.key), (str(MIDDLE), "object_altered", two.key)}
+    held, other = copy.held(MIDDLE)[:2]
+    first, second = copy.get(held.key), copy.get(other.key)
+    copy.put(held.key, second)
+    copy.put(other.key, first)
+    assert copy.doubts() == {(str(MIDDLE), "object_altered", held.key), (str(MIDDLE), "object_altered", other.key)}
 
 
 def test_two_recordings_under_one_key_are_named_though_the_date_was_sealed_so(copy: Copy) -> None:
-    one, two = copy.held(MIDDLE)[:2]
-    changed = {name: getattr(two, name) for name in RecordingState.__slots__} | {
-        **{name: getattr(one, name) for name in ("key", "size", "sha256", "etag", "version_id")},
+    kept, other = copy.held(MIDDLE)[:2]
+    changed = {name: getattr(other, name) for name in RecordingState.__slots__} | {
+        **{name: getattr(kept, name) for name in ("key", "size", "sha256", "etag", "version_id")},
         "written_at": datetime.now(UTC),
-        "epoch": two.epoch + 1,
+        "epoch": other.epoch + 1,
     }
     copy.ledger().append_states([RecordingState(**changed)])
-    copy.delete(two.key or "")
+    copy.delete(other.key or "")
     with DagsterInstance.ephemeral() as instance:
         assert sealed_again(instance, MIDDLE)
-    assert copy.doubts("--read-data") == {(str(MIDDLE), "object_stray", one.key)}
+    assert copy.doubts("--read-data") == {(str(MIDDLE), "object_stray", kept.key)}
 
 
 def test_deleted_and_added_objects_are_named(copy: Copy) -> None:
@@ -113,21 +113,21 @@ def test_deleted_and_added_objects_are_named(copy: Copy) -> None:
 
 
 def test_a_renamed_object_is_missing_and_a_stray(copy: Copy) -> None:
-    one = copy.held(LAST)[0]
-    moved = one.key.replace("date=", "date=").replace(".WAV", "-1.WAV")
-    copy.put(moved, copy.get(one.key))
-    copy.delete(one.key)
-    assert copy.doubts() == {(str(LAST), "object_missing", one.key), (str(LAST), "object_stray", moved)}
+    recording = copy.held(LAST)[0]
+    moved = recording.key.replace("date=", "date=").replace(".WAV", "-1.WAV")
+    copy.put(moved, copy.get(recording.key))
+    copy.delete(recording.key)
+    assert copy.doubts() == {(str(LAST), "object_missing", recording.key), (str(LAST), "object_stray", moved)}
 
 
 def test_reading_the_data_finds_what_the_cheap_form_cannot(copy: Copy) -> None:
     # A disk that rots does not tell its listing: the server here still gives the old ETag and length.
-    one = copy.held(LAST)[0]
-    good = copy.get(one.key)
-    s3 = Rotten(copy.client, one.key)
+    recording = copy.held(LAST)[0]
+    good = copy.get(recording.key)
+    s3 = Rotten(copy.client, recording.key)
     assert copy.doubts(day=LAST, s3=s3) == set()
-    assert copy.doubts("--read-data", day=LAST, s3=s3) == {(str(LAST), "object_altered", one.key)}
-    assert hashlib.sha256(good).hexdigest() in copy.sentences(one.key)
+    assert copy.doubts("--read-data", day=LAST, s3=s3) == {(str(LAST), "object_altered", recording.key)}
+    assert hashlib.sha256(good).hexdigest() in copy.sentences(recording.key)
 
 
 def test_strays_that_belong_to_no_date_are_named_and_end_with_1(copy: Copy) -> None:
@@ -160,7 +160,7 @@ def test_strays_that_belong_to_no_date_are_named_and_end_with_1(copy: Copy) -> N
 
 
 def test_what_was_kept_apart_from_a_recording_is_no_stray(copy: Copy) -> None:
-    one = copy.held(MIDDLE)[0]
-    folder, _, name = (one.key or "").replace("/recordings/", "/conflicts/").rpartition("/")
+    recording = copy.held(MIDDLE)[0]
+    folder, _, name = (recording.key or "").replace("/recordings/", "/conflicts/").rpartition("/")
     copy.put(f"{folder}/{hashlib.sha256(b'other bytes').hexdigest()[:16]}-{name}", b"other bytes")
     assert copy.doubts() == set()

@@ -46,7 +46,7 @@ def test_signatures_by_a_key_file_are_made_for_what_is_unsigned_and_proved(
         f"manifests/date={FIRST}/manifest-{digest_number(copy)}.json",
         digest,
     ]
-    assert base64.b64encode(private) not in b"".join(copy.get(one) for one in copy.keys("manifests/"))
+    assert base64.b64encode(private) not in b"".join(copy.get(name) for name in copy.keys("manifests/"))
 
 
 def digest_number(copy: Copy) -> int:
@@ -98,10 +98,10 @@ def test_signatures_by_kms_are_made_by_the_documented_calls_and_proved_without_k
         with DagsterInstance.ephemeral() as instance:
             assert sealed_again(instance, FIRST)
         assert copy.doubts(day=FIRST) == set()
-        signed = [one for name, one in calls if name == "Sign"]
+        signed = [arguments for name, arguments in calls if name == "Sign"]
         assert signed, "and the next date's too, where a call over midnight belongs to it"
-        for one in signed:
-            assert (one["KeyId"], one["MessageType"], one["SigningAlgorithm"]) == (
+        for arguments in signed:
+            assert (arguments["KeyId"], arguments["MessageType"], arguments["SigningAlgorithm"]) == (
                 "alias/archive",
                 "RAW",
                 "ED25519_SHA_512",
