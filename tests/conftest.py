@@ -67,11 +67,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     size = Counter(item.path for item in items)
 
-    def place(item: pytest.Item) -> tuple[object, ...]:
+    def order_of(item: pytest.Item) -> tuple[object, ...]:
         rank = RANKS.get(item.nodeid.partition("::")[0], len(RANKS))
         return rank, -slow[item.path], -size[item.path], item.path
 
-    items.sort(key=place)
+    items.sort(key=order_of)
 
 
 @pytest.fixture(autouse=True)

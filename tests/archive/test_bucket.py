@@ -337,12 +337,12 @@ def test_a_missing_bucket_is_never_an_empty_day(rclone_client: "S3Client", moto_
 def test_wrong_credentials_are_named_and_not_shown(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2hunter2hunter2")
     bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=rclone.url), "archive", "")
-    for call, said in (
+    for call, sentence in (
         (lambda: bucket.head("a"), "credentials"),
         (lambda: bucket.list_day(DAY), "AWS_SECRET_ACCESS_KEY does not belong"),
         (lambda: put(bucket, "a"), "credentials"),
     ):
-        with pytest.raises(StorageRefused, match=said) as caught:
+        with pytest.raises(StorageRefused, match=sentence) as caught:
             call()
         assert "hunter2" not in str(caught.value)
 

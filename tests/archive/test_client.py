@@ -219,7 +219,7 @@ def test_a_storage_class_is_sent_with_recordings_alone(
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "sentence"),
     [
         ({"AWS_PROFILE": "canary"}, "AWS_PROFILE names a profile that is not in"),
         ({"AWS_ENDPOINT_URL_S3": "canary.example.com"}, "AWS_ENDPOINT_URL_S3 .* is not an address"),
@@ -228,10 +228,10 @@ def test_a_storage_class_is_sent_with_recordings_alone(
     ],
 )
 def test_a_wrong_variable_is_named_before_the_first_request(
-    environment: Callable[..., None], variables: dict[str, str], said: str
+    environment: Callable[..., None], variables: dict[str, str], sentence: str
 ) -> None:
     environment(**variables)
-    with pytest.raises(StorageRefused, match=said) as caught:
+    with pytest.raises(StorageRefused, match=sentence) as caught:
         make_s3_client(max_connections=1)
     assert "canary" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -310,7 +310,7 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "said"),
+    ("status", "code", "kind", "sentence"),
     [
         (400, "ExpiredToken", StorageRefused, "credentials have expired, or AWS_SESSION_TOKEN"),
         (400, "InvalidToken", StorageRefused, "AWS_SESSION_TOKEN does not belong"),
@@ -329,11 +329,11 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
     ],
 )
 def test_an_error_names_the_variable_or_comes_back_later(  # noqa: PLR0917 - fixtures and parameters
-    proxied: Bucket, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: Any, said: str
+    proxied: Bucket, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: Any, sentence: str
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     proxy.orders["GET"] = [(status, code)] * 5
-    with pytest.raises(kind, match=said) as caught:
+    with pytest.raises(kind, match=sentence) as caught:
         list(proxied.list_keys(proxied.prefix))
     assert "\n" not in str(caught.value)
 

@@ -110,8 +110,8 @@ def test_a_conflict_and_a_quarantine_are_named_by_the_recordings_key_and_the_has
     key = recording_key("p/", DAY, account, "stereo", path)
     folders: tuple[Literal["conflicts", "quarantine"], ...] = ("conflicts", "quarantine")
     for folder in folders:
-        place, _, name = copy_key(folder, "p/", key, digest).rpartition("/")
-        assert place == key.rpartition("/")[0].replace("p/recordings/", f"p/{folder}/")
+        copy_folder, _, name = copy_key(folder, "p/", key, digest).rpartition("/")
+        assert copy_folder == key.rpartition("/")[0].replace("p/recordings/", f"p/{folder}/")
         assert name == f"0123456789abcdef-{key.rpartition('/')[2]}"
 
 

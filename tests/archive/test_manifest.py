@@ -308,14 +308,14 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     sign_manifest(bucket, signer, sealed)
     assert bucket.get_bytes(f"{sealed.key}.sig") == body
     assert read_chain(bucket, DAY, verifier=verifier).problems == []
-    said = json.loads(body)["statement"]
-    assert said.splitlines() == [
+    statement = json.loads(body)["statement"]
+    assert statement.splitlines() == [
         "ringcx-archive/manifest-signature/2",
         "manifests/date=2020-07-30/manifest-1.json",
         sealed.sha256,
         document(bucket, sealed)["merkle_root"],
     ]
-    assert len(said) < 4096, "KMS signs no more"
+    assert len(statement) < 4096, "KMS signs no more"
     # A signature is no manifest: it takes no number, and the next one does not mind it.
     assert do_seal(bucket, entry("b")).number == 2
     # The newest must be signed; an older one that never was is vouched for by the chain.

@@ -123,14 +123,14 @@ def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
 ) -> None:
     endpoint = f"https://localhost:{secure.port}"
     (tmp_path / "empty.pem").write_text("")
-    for variables, said in (
+    for variables, sentence in (
         ({}, "its certificate, .* is not trusted, .* set AWS_CA_BUNDLE"),
         ({"AWS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
         ({"REQUESTS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
         ({"AWS_CA_BUNDLE": str(tmp_path / "empty.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
     ):
         network(**variables)
-        with pytest.raises(StorageRefused, match=said) as caught:
+        with pytest.raises(StorageRefused, match=sentence) as caught:
             put(endpoint)
         assert "\n" not in str(caught.value)
     network(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
@@ -188,8 +188,8 @@ def test_a_proxy_that_refuses_or_is_not_there_is_named_and_its_log_in_is_not_sho
         (f"http://{USER}:canary@127.0.0.1:{tinyproxy()[0]}", StorageRefused, "requires a different user and password"),
         (f"http://{USER}:canary@127.0.0.1:{free_port()}", StorageUnavailable, "proxy cannot be reached.*HTTPS_PROXY"),
     )
-    for proxy, kind, said in cases:
+    for proxy, kind, sentence in cases:
         network(HTTPS_PROXY=proxy, AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
-        with pytest.raises(kind, match=said) as caught:
+        with pytest.raises(kind, match=sentence) as caught:
             put(f"https://localhost:{secure.port}")
         assert "canary" not in str(caught.value)

@@ -288,10 +288,10 @@ def test_a_calls_page_says_when_its_table_is_older_than_the_sealed_manifest(site
     site.seal()
     site.rows[:] = older
     site.store_calls()
-    said = (
+    sentence = (
         f"This page is older than manifest 2 of {DAY}: materialize the asset calls for {DAY} in Dagster to update it."
     )
-    assert client.get(path_of(row)).text.count(said) == 1
+    assert client.get(path_of(row)).text.count(sentence) == 1
     site.rows[0] |= {"manifest_number": 2}
     site.store_calls()
     assert f"This page is from a manifest of {DAY} that is not the latest one stored" in client.get(path_of(row)).text

@@ -86,9 +86,9 @@ def test_it_serves_and_ends_well(variables: dict[str, str], tmp_path: Path, numb
             assert process.wait(30) == 0
         finally:
             process.kill()
-    said = log.read_text()
-    assert f"BROWSE_AUTH=open: anyone who can reach {url} can listen to every call." in said
-    assert not re.search(r"Traceback|ERROR", said)
+    output = log.read_text()
+    assert f"BROWSE_AUTH=open: anyone who can reach {url} can listen to every call." in output
+    assert not re.search(r"Traceback|ERROR", output)
 
 
 def test_a_port_that_is_taken_is_named(variables: dict[str, str], tmp_path: Path, s3: LocalS3) -> None:

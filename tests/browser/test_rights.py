@@ -57,9 +57,9 @@ def test_a_supervisor_finds_and_hears_the_own_team_alone(full: Site) -> None:
 
 
 def test_a_supervisor_reads_all_pages_of_the_own_teams_calls_between_many_of_others(site: Site) -> None:
-    for place in range(3 * PAGE + 12):
-        mine = place % 3 == 0
-        site.add(None, uii=f"20261122191540015160000{place:05}", agent_id=SALES if mine else SUPPORT)
+    for number in range(3 * PAGE + 12):
+        mine = number % 3 == 0
+        site.add(None, uii=f"20261122191540015160000{number:05}", agent_id=SALES if mine else SUPPORT)
     site.seal()
     client, pages = site.client("seller"), []
     token = httpx.URL(client.post("/search", data=SEARCH, follow_redirects=False).headers["location"]).params["q"]

@@ -21,8 +21,8 @@ def test_everything_at_once_ends_complete_exact_and_once(tmp_path: Path, monkeyp
     # Of S3's faults a hundredth each: boto3 waits half a second and more after a 503, in a run of hundreds of requests.
     s3 = S3Faults(slow_down=0.01, dropped=0.01, lost_answer=0.01)
     plan = ChaosPlan(seed=5, dates=2, calls_per_date=20, kills=2, server_error=0.1, cut_off=0.1, reset=0.1, s3=s3)
-    told: list[str] = []
-    report = run(plan, tmp_path, told.append)
+    notices: list[str] = []
+    report = run(plan, tmp_path, notices.append)
     assert report.problems == []
     assert report.held == report.recordings > 50
     assert report.runs["killed"] == plan.kills
@@ -35,4 +35,4 @@ def test_everything_at_once_ends_complete_exact_and_once(tmp_path: Path, monkeyp
         "S3: 503 SlowDown",
         "S3: disk full",
     ):
-        assert report.injected[fault], f"{fault} was never injected, so nothing was shown; {told}"
+        assert report.injected[fault], f"{fault} was never injected, so nothing was shown; {notices}"

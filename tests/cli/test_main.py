@@ -59,10 +59,10 @@ def test_a_mistake_ends_with_one_sentence_and_code_2(
 ) -> None:
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     assert cli.main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert sentence in said.err
-    assert said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_without_settings_the_variable_is_named(

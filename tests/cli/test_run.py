@@ -103,9 +103,9 @@ def test_a_mistake_ends_in_one_sentence_and_leaves_no_run(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert run(*arguments) == 2
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert sentence in said.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert sentence in output.err
     assert history(home) == []
 
 
@@ -145,9 +145,9 @@ def test_a_bucket_that_is_not_there_is_named_before_there_is_a_run(
 ) -> None:
     with mock_aws():
         assert run(DAY, s3=boto3.client("s3")) == 2
-    said = capsys.readouterr().err
-    assert "There is no bucket archive" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "There is no bucket archive" in output
+    assert output.count("\n") == 1
     assert history(home) == []
 
 
@@ -288,10 +288,10 @@ def test_ctrl_c_ends_a_run_that_does_not_stop_in_time(
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket="archive")
         assert run(DAY, s3=s3) == 130
-    said = capsys.readouterr()
-    assert said.out.startswith("Stopped")
-    assert said.out.endswith(f" Continue with: ringcx-archive run {DAY}\n")
-    assert said.err == ""
+    output = capsys.readouterr()
+    assert output.out.startswith("Stopped")
+    assert output.out.endswith(f" Continue with: ringcx-archive run {DAY}\n")
+    assert output.err == ""
     assert is_gone(home)
     with DagsterInstance.get() as instance:
         assert [run.status for run in instance.get_runs()] == [DagsterRunStatus.CANCELED]
@@ -405,9 +405,9 @@ def test_a_history_that_cannot_be_used_ends_in_one_sentence(
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket="archive")
         assert run(DAY, s3=s3) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith(sentence.format(file=home / "dagster.yaml"))
-    assert (said.out, said.err.count("\n")) == ("", 1)
+    output = capsys.readouterr()
+    assert output.err.startswith(sentence.format(file=home / "dagster.yaml"))
+    assert (output.out, output.err.count("\n")) == ("", 1)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -422,9 +422,9 @@ def test_a_history_that_cannot_be_written_any_more_ends_in_one_sentence(
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket="archive")
         assert run(DAY, s3=s3) == 2
-    said = capsys.readouterr().err
-    assert "cannot be used (database or disk is full): check that file, and the disk's space and rights" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "cannot be used (database or disk is full): check that file, and the disk's space and rights" in output
+    assert output.count("\n") == 1
 
 
 def _job() -> Any:

@@ -19,6 +19,7 @@ from pipelines.cli.options import subcommand
 from sandbox.s3 import rclone
 from sandbox.stage import stage
 from tests.cli.stubborn import ignores_ctrl_c, is_gone
+from tests.servers.ports import free_port
 
 
 @pytest.fixture
@@ -46,9 +47,9 @@ def test_a_port_that_is_in_use_is_named(taken: int, capsys: pytest.CaptureFixtur
 def test_a_port_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("UI_PORT", "abc")
     assert main(["ui"]) == 2
-    said = capsys.readouterr().err
-    assert "'abc' is not a valid integer range" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "'abc' is not a valid integer range" in output
+    assert output.count("\n") == 1
 
 
 def test_an_account_without_its_dagster_home_starts_no_history_elsewhere(
@@ -60,8 +61,7 @@ def test_an_account_without_its_dagster_home_starts_no_history_elsewhere(
     (tmp_path / ".env").chmod(0o600)
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
     monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
+    free = free_port()
     assert main(["ui", "--port", str(free)]) == 2
     assert capsys.readouterr().err.startswith("DAGSTER_HOME is not set: set it to the absolute path of the folder that")
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
@@ -76,8 +76,7 @@ def test_another_folder_than_the_accounts_does_not_start_the_demo(
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.delenv("RINGCX_ACCOUNT_IDS", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
+    free = free_port()
     assert main(["ui", "--port", str(free)]) == 2
     sentence = f"The working folder is {elsewhere}, but .env is in {tmp_path}: change to that folder.\n"
     assert capsys.readouterr().err == sentence
@@ -88,8 +87,7 @@ def test_a_dagster_home_without_a_workspace_is_named(
 ) -> None:
     as_account(tmp_path, monkeypatch)
     (tmp_path / "workspace.yaml").unlink()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
+    free = free_port()
     assert main(["ui", "--port", str(free)]) == 2
     assert capsys.readouterr().err == f"There is no {tmp_path}/workspace.yaml: copy it from the project.\n"
 
@@ -98,8 +96,7 @@ def test_a_second_ui_of_a_dagster_home_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     as_account(tmp_path, monkeypatch)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = str(probe.getsockname()[1])
+    free = str(free_port())
     second = []
 
     def serve(*_: object) -> None:
@@ -127,10 +124,10 @@ def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_start
         free, page = free_socket.getsockname()[1], page_socket.getsockname()[1]
     monkeypatch.setenv("BROWSE_PORT", str(page))
     assert main(["ui", "--port", str(free)]) == 2
-    said = capfd.readouterr()
-    assert "users.a.roles.0" in said.err
-    assert said.err.endswith("The calls page did not start; see its output above.\n")
-    assert "Find and hear calls" not in said.out
+    output = capfd.readouterr()
+    assert "users.a.roles.0" in output.err
+    assert output.err.endswith("The calls page did not start; see its output above.\n")
+    assert "Find and hear calls" not in output.out
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -140,12 +137,13 @@ def test_ctrl_c_ends_a_dagster_that_does_not_stop_in_time(
     as_account(tmp_path, monkeypatch)
     monkeypatch.setattr(ui, "STOP_SECONDS", 0.2)
     monkeypatch.setattr(sys, "executable", str(ignores_ctrl_c(tmp_path)))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
+    free = free_port()
     assert main(["ui", "--port", str(free)]) == 0
-    said = capsys.readouterr()
-    assert said.out.endswith("Stopping Dagster, which takes a few seconds.\nStopped. The UI had no run in progress.\n")
-    assert said.err == ""
+    output = capsys.readouterr()
+    assert output.out.endswith(
+        "Stopping Dagster, which takes a few seconds.\nStopped. The UI had no run in progress.\n"
+    )
+    assert output.err == ""
     assert is_gone(tmp_path)
 
 

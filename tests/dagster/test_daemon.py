@@ -115,9 +115,9 @@ def test_a_backfill_archives_each_date_in_a_run_of_its_own_and_nothing_twice(
 
 def worker(dagster: Dagster, run_id: str) -> int:
     """The process id of the run's worker, as its page tells it."""
-    told = " ".join(event.get("message", "") for event in dagster.events(run_id))
-    found = re.search(r"Started process for run \(pid: (\d+)\)", told)
-    assert found is not None, told
+    messages = " ".join(event.get("message", "") for event in dagster.events(run_id))
+    found = re.search(r"Started process for run \(pid: (\d+)\)", messages)
+    assert found is not None, messages
     return int(found[1])
 
 

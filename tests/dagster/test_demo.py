@@ -131,12 +131,12 @@ def test_a_ui_that_is_stopped_cancels_its_runs_says_what_they_stored_and_goes_on
         assert processes_of(process.pid) == {}
         assert processes_of(dagster_dev) == {}
         assert processes_of(page) == {}
-    _, said = log.read_text().split("Stopping Dagster, which takes a few seconds.\n")
+    _, ending = log.read_text().split("Stopping Dagster, which takes a few seconds.\n")
     stored = rf"the run of {day}, which had stored \d+ recordings?"
     how = r"start the UI again, and it runs their dates again"
     # rclone may have lines of its own before it, about the upload that was cut short.
-    assert re.search(rf"^Stopped {stored}\. Nothing is lost: {how}\.\n\Z", said, re.MULTILINE)
-    assert "Traceback" not in said
+    assert re.search(rf"^Stopped {stored}\. Nothing is lost: {how}\.\n\Z", ending, re.MULTILINE)
+    assert "Traceback" not in ending
 
     with ui(variables, log) as (_, dagster):
         assert dagster.status(run_id) == "CANCELED"

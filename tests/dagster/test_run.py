@@ -42,15 +42,15 @@ def test_a_run_is_one_of_the_ui_and_ends_with_the_verdict_of_its_date(
     day = back(30)
     with run(dagster, tmp_path / "log", day) as process:
         assert process.wait(300) == 0, (tmp_path / "log").read_text()
-    said = (tmp_path / "log").read_text()
+    output = (tmp_path / "log").read_text()
     (recorded,) = dagster.runs_of(day)
     assert recorded["status"] == "SUCCESS"
     assert recorded["tags"]["dagster/code_location"] == "ringcx_archive"
     assert recorded in dagster.runs(**{".dagster__repository": "__repository__@ringcx_archive"})
     assert dagster.held(day) == dagster.truth(day)
-    assert re.search(rf"^{day}  recordings  +\d+ archived now, 0 pending, ", said, re.MULTILINE)
-    assert re.search(rf"^{day}  complete: All \d+ recordings expected for {day} are archived\.$", said, re.MULTILINE)
-    assert "\033" not in said
+    assert re.search(rf"^{day}  recordings  +\d+ archived now, 0 pending, ", output, re.MULTILINE)
+    assert re.search(rf"^{day}  complete: All \d+ recordings expected for {day} are archived\.$", output, re.MULTILINE)
+    assert "\033" not in output
 
 
 def test_a_run_that_fails_says_why_and_the_sensor_comes_back_for_it_as_for_one_of_the_ui(
@@ -60,11 +60,11 @@ def test_a_run_that_fails_says_why_and_the_sensor_comes_back_for_it_as_for_one_o
     sandbox.set_faults(Faults(report_html_200=Where(paths=("global_call_type_detail",))))
     with run(dagster, tmp_path / "log", day) as process:
         assert process.wait(300) == 1
-    said = (tmp_path / "log").read_text()
-    assert re.search(rf"^{day}  global_call_type_detail  FAILED: .*is not the whole report", said, re.MULTILINE)
-    assert re.search(rf"^{day}  the run FAILED; see its page in the Dagster UI, or .*$", said, re.MULTILINE)
-    assert re.search(rf"^{day}  unknown: ", said.splitlines()[-1])
-    assert "Traceback" not in said
+    output = (tmp_path / "log").read_text()
+    assert re.search(rf"^{day}  global_call_type_detail  FAILED: .*is not the whole report", output, re.MULTILINE)
+    assert re.search(rf"^{day}  the run FAILED; see its page in the Dagster UI, or .*$", output, re.MULTILINE)
+    assert re.search(rf"^{day}  unknown: ", output.splitlines()[-1])
+    assert "Traceback" not in output
     dagster.switch("archive_despite_failed_report", on=True)  # now: it looks at once, and then every 30 s
     try:
         until("the sensor's run", lambda: dagster.runs_of(day)[1:], seconds=150)
@@ -94,10 +94,10 @@ def test_ctrl_c_and_terminate_cancel_the_run_and_lose_nothing(
             assert process.wait(60) == 130
         assert dagster.status(run_id) == "CANCELED"
         assert_without_a_trace_of_its_work(dagster.errors(run_id))
-        said = (tmp_path / how).read_text()
+        output = (tmp_path / how).read_text()
         last = rf"Stopped after the run of {day} had stored \d+ recordings?; nothing is lost. Continue with: "
-        assert re.fullmatch(f"{last}ringcx-archive run {day}", said.splitlines()[-1])
-        assert "Traceback" not in said
+        assert re.fullmatch(f"{last}ringcx-archive run {day}", output.splitlines()[-1])
+        assert "Traceback" not in output
     sandbox.set_faults(Faults())
     kept = dagster.held(day)
     with run(dagster, tmp_path / "log", day) as process:

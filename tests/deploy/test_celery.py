@@ -26,16 +26,16 @@ def test_a_backfill_that_loses_a_worker_ends_complete_and_once_and_within_the_li
     ]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    told: list[str] = []
+    notices: list[str] = []
     plan = BackfillPlan(dates=4, timeout_s=240)
     with LocalPostgres() as postgres:
-        report = run(plan, tmp_path, postgres, told.append)
+        report = run(plan, tmp_path, postgres, notices.append)
     assert report.problems == []
     assert report.held == report.recordings > plan.dates
     assert sum(report.violations.values()) == 0
     # One run was lost with its machine, and its date was run again; every other date took one run.
-    assert report.runs == {"success": plan.dates, "failure": 1}, told
-    assert all(report.by_machine.values()), f"one worker got nothing to do, so nothing was shown; {told}"
+    assert report.runs == {"success": plan.dates, "failure": 1}, notices
+    assert all(report.by_machine.values()), f"one worker got nothing to do, so nothing was shown; {notices}"
     assert report.noticed_s < 120
     # Of the lost run, what was in flight may have been sent before, and what it held was adopted.
     assert report.fetched_twice <= 8

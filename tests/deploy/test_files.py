@@ -84,10 +84,10 @@ def test_every_instance_lets_one_run_of_a_date_go_on_at_once_and_leaves_room_bes
 
 def test_a_runs_message_to_the_workers_holds_no_secret(home: Path) -> None:
     with DagsterInstance.get() as instance:
-        told = str(instance.get_ref())
-    assert "CELERY_BROKER_URL" in told
-    assert "broker.example" not in told
-    assert "postgresql://" not in told
+        reference = str(instance.get_ref())
+    assert "CELERY_BROKER_URL" in reference
+    assert "broker.example" not in reference
+    assert "postgresql://" not in reference
 
 
 def test_the_worker_takes_all_its_configuration_from_dagsters(home: Path) -> None:
@@ -95,17 +95,17 @@ def test_the_worker_takes_all_its_configuration_from_dagsters(home: Path) -> Non
         "from pipelines.celery_worker import app; t = app.tasks['execute_job'];"
         "print(app.conf.broker_url, t.acks_late, t.reject_on_worker_lost, app.conf.worker_max_tasks_per_child)"
     )
-    told = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["amqp://archive:secret@broker.example:5672//", "True", "True", "1"]
+    ended = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["amqp://archive:secret@broker.example:5672//", "True", "True", "1"]
 
 
 def test_the_worker_says_which_dagster_yaml_it_needs(tmp_path: Path) -> None:
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
     command = [sys.executable, "-c", "from pipelines.celery_worker import app"]
     environment = os.environ | {"DAGSTER_HOME": str(tmp_path)}
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert told.returncode == 1
-    assert "take deploy/celery/dagster.yaml" in told.stderr
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "take deploy/celery/dagster.yaml" in ended.stderr
 
 
 @pytest.mark.slow

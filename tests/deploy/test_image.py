@@ -65,9 +65,9 @@ def test_what_the_image_installs_is_of_the_lock_and_loads_the_code_without_the_p
         )
     for path, target in copied().items():
         if target.startswith("/app/"):
-            place = app / Path(target).relative_to("/app")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, place)
+            installed = app / Path(target).relative_to("/app")
+            installed.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, installed)
 
     def python(code: str) -> str:
         clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(app), "HOME": str(tmp_path)}

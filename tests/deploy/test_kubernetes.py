@@ -180,8 +180,8 @@ def test_dagster_takes_the_instance_that_the_values_describe(
     values: chart.Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "any")
-    made = process_config(dagster_instance_config_schema(), chart.instance(values))
-    assert made.success, made.errors
+    config = process_config(dagster_instance_config_schema(), chart.instance(values))
+    assert config.success, config.errors
 
 
 def test_a_misspelt_value_is_refused() -> None:

@@ -92,7 +92,7 @@ RUN = list({_DATE.sub("DATE", command): command for command in COMMANDS if not r
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project folder with an account of the sandbox, which is the working folder. `FIRST` was run in it."""
     home = tmp_path_factory.mktemp("project")
     for name in ("dagster.yaml", "workspace.yaml", ".env.example"):
@@ -123,7 +123,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (home / "events").mkdir()
         late = sandbox.truth(moved("2026-11-21"))[0]["file"].rpartition("/")[2]
         sandbox.set_faults(Faults(not_found=Where(paths=(f"*/{late}",))))
-        with (home / "first-run").open("w") as said, redirect_stdout(said), redirect_stderr(said):
+        with (home / "first-run").open("w") as log, redirect_stdout(log), redirect_stderr(log):
             assert main(words_of(FIRST)[1:]) in {1, 3}
         yield home
 
@@ -140,8 +140,8 @@ def executed(command: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]
         code = subprocess.run(words, check=False).returncode
         if words[0] == "install":  # nobody fills it in here, and Dagster believes it before the environment
             Path(words[-1]).unlink()
-    said = capfd.readouterr()
-    return code, said.out + said.err
+    output = capfd.readouterr()
+    return code, output.out + output.err
 
 
 def test_each_exception_is_about_a_command_in_the_docs() -> None:
@@ -155,14 +155,14 @@ def test_each_exception_is_about_a_command_in_the_docs() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("command", RUN)
-def test_a_command_of_the_docs_works(place: Path, command: str, capfd: pytest.CaptureFixture[str]) -> None:
-    if command == FIRST:  # `place` ran it, and looked at its exit code
-        said = (place / "first-run").read_text()
+def test_a_command_of_the_docs_works(project: Path, command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    if command == FIRST:  # `project` ran it, and looked at its exit code
+        output = (project / "first-run").read_text()
     else:
-        code, said = executed(command, capfd)
+        code, output = executed(command, capfd)
         # Gaps (1) and dates that are not known (3) are what the command was asked for; 2 is a mistake in the docs.
-        assert code in ({0, 1, 3} if command.startswith("ringcx-archive") else {0}), said
-    assert "Traceback" not in said
+        assert code in ({0, 1, 3} if command.startswith("ringcx-archive") else {0}), output
+    assert "Traceback" not in output
 
 
 def shown(page: str, command: str) -> list[str]:
@@ -177,17 +177,17 @@ def shown(page: str, command: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_status_prints_what_the_readme_shows(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_what_the_readme_shows(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = next(
         command for command in commands_of(ROOT / "README.md") if command.startswith("ringcx-archive status")
     )
     header, *rows = shown("README.md", command)
-    _, said = executed(command, capfd)
-    assert said.splitlines()[0].split() == header.split()
+    _, output = executed(command, capfd)
+    assert output.splitlines()[0].split() == header.split()
     row = re.compile(
         r"20\d\d-\d\d-\d\d +(complete|waiting|gaps|unknown)( +[\d?]+){3}( +20\d\d-\d\d-\d\d \d\d:\d\d)?( +\d+){4}"
     )
-    actual = [line for line in said.splitlines()[1:] if row.fullmatch(line)]
+    actual = [line for line in output.splitlines()[1:] if row.fullmatch(line)]
     assert len(actual) == len(rows)
     assert all(row.fullmatch(line) for line in rows)
     assert [line.split()[0] for line in actual] == [moved(line.split()[0]) for line in rows]
@@ -195,27 +195,27 @@ def test_status_prints_what_the_readme_shows(place: Path, capfd: pytest.CaptureF
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_prints_the_lines_that_the_readme_shows_of_the_demo(place: Path) -> None:
+def test_a_run_prints_the_lines_that_the_readme_shows_of_the_demo(project: Path) -> None:
     lines = [line for line in shown("README.md", "make demo") if re.match(r"20\d\d-\d\d-\d\d  [a-z_]+  ", line)]
     day = lines[0].split()[0]
-    said = (place / "first-run").read_text()
+    output = (project / "first-run").read_text()
 
     def shape(line: str) -> str:
         _, step, rest = re.split(r"  +", line, maxsplit=2)
         return f"{step}: {re.sub(r'[0-9.,]+', '0', rest.split(',')[0])}"
 
-    printed = {shape(line) for line in said.splitlines() if re.match(r"20\d\d-\d\d-\d\d  [a-z_]+  ", line)}
+    printed = {shape(line) for line in output.splitlines() if re.match(r"20\d\d-\d\d-\d\d  [a-z_]+  ", line)}
     assert {shape(line) for line in lines if line.startswith(day)} <= printed
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_check_of_the_connection_prints_the_lines_that_setup_shows(
-    place: Path, capfd: pytest.CaptureFixture[str]
+    project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lines = [line for line in shown("docs/setup.md", "ringcx-archive check") if re.match(r"(ok|failed|warning) ", line)]
-    _, said = executed("ringcx-archive check", capfd)
-    labels = {re.split(r"  +", line, maxsplit=1)[-1].split(":")[0] for line in said.splitlines()}
+    _, output = executed("ringcx-archive check", capfd)
+    labels = {re.split(r"  +", line, maxsplit=1)[-1].split(":")[0] for line in output.splitlines()}
     assert len(lines) > 1
     for line in lines:
         label = re.split(r"  +", line, maxsplit=1)[1].split(":")[0]

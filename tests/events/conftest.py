@@ -33,12 +33,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def events_folder(tmp_path: Path) -> Path:
     return tmp_path / "events"
 
 
 @pytest.fixture
-def receiver(place: Path) -> Iterator[Callable[..., TestClient]]:
+def receiver(events_folder: Path) -> Iterator[Callable[..., TestClient]]:
     """Make a client of a receiver in this process: `receiver(rate=5, accepted=[…], keeper=…)`."""
     with ExitStack() as stack:
 
@@ -52,13 +52,13 @@ def receiver(place: Path) -> Iterator[Callable[..., TestClient]]:
             values = dict(zip(("events_header_value", "events_header_value_next"), accepted, strict=False))
             settings = ReceiverSettings.model_validate(
                 {
-                    "events_url": str(place),
+                    "events_url": str(events_folder),
                     "events_header_name": name,
                     **values,
                     **{f"events_{setting}": value for setting, value in changed.items()},
                 }
             )
-            made = Receiver(keeper or LocalEvents(place), settings)
+            made = Receiver(keeper or LocalEvents(events_folder), settings)
             return stack.enter_context(TestClient(made.app(), raise_server_exceptions=True))
 
         yield make

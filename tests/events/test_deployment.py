@@ -52,21 +52,21 @@ def test_the_page_shows_the_proxies_that_are_shipped_and_tested_here() -> None:
 
 
 @pytest.mark.parametrize("program", PROXIES)
-def test_a_proxy_passes_events_alone_and_logs_no_query(program: str, place: Path, tmp_path: Path) -> None:
+def test_a_proxy_passes_events_alone_and_logs_no_query(program: str, events_folder: Path, tmp_path: Path) -> None:
     headers = {"Authorization": AUTHORIZATION, "Host": "events.example.com"}
     with (
-        ReceiverProcess(place) as receiver,
+        ReceiverProcess(events_folder) as receiver,
         proxy(program, tmp_path, FOLDER, {"127.0.0.1:8080": f"127.0.0.1:{receiver.port}"}) as address,
         httpx.Client(base_url=address, headers=headers, timeout=30) as client,
     ):
-        told = {name: value or "" for name, value in event(7).items()}
+        fields = {name: value or "" for name, value in event(7).items()}
         answers = [
-            client.post("/events", params=told).status_code,
+            client.post("/events", params=fields).status_code,
             client.post("/events", json=event(8)).status_code,
             client.get("/health").status_code,
             client.post("/events/", json=event(9)).status_code,
         ]
         assert answers == [200, 200, 404, 404], (tmp_path / "output").read_text()
-    assert stored_calls(LocalEvents(place)) == [event(7)["call_id"], event(8)["call_id"]]
+    assert stored_calls(LocalEvents(events_folder)) == [event(7)["call_id"], event(8)["call_id"]]
     written = "".join(path.read_text(errors="replace") for path in tmp_path.glob("*") if path.is_file())
     assert event(7)["ani"] not in written

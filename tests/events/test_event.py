@@ -65,7 +65,7 @@ def test_any_bytes_are_no_event_or_one_that_can_be_kept(query: bytes, body: byte
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "sentence"),
     [
         (b"", "has no fields"),
         (b"{", "not one flat JSON object"),
@@ -82,8 +82,8 @@ def test_any_bytes_are_no_event_or_one_that_can_be_kept(query: bytes, body: byte
         (json.dumps({"event_type": "ENGAGED", "account_id": "1", "call_id": "2"}).encode(), "an agent's event"),
     ],
 )
-def test_what_is_no_event_is_told_why(body: bytes, said: str) -> None:
-    with pytest.raises(NotAnEvent, match=said):
+def test_what_is_no_event_is_told_why(body: bytes, sentence: str) -> None:
+    with pytest.raises(NotAnEvent, match=sentence):
         read_event(b"", body)
 
 
@@ -127,7 +127,7 @@ def test_a_link_that_was_not_encoded_is_put_together_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "uii", "started_at", "disagrees"),
+    ("start_sent", "uii", "started_at", "disagrees"),
     [
         ("2020-06-30 21:36:37", "20200630213637013213", datetime(2020, 7, 1, 1, 36, 37, tzinfo=UTC), False),
         ("2020-06-30 18:36:37", "20200630213637013213", datetime(2020, 7, 1, 1, 36, 37, tzinfo=UTC), True),
@@ -138,6 +138,6 @@ def test_a_link_that_was_not_encoded_is_put_together_again() -> None:
     ],
 )
 def test_the_start_is_the_calls_unless_its_uii_contradicts_it(
-    told: str, uii: str, started_at: datetime | None, disagrees: bool
+    start_sent: str, uii: str, started_at: datetime | None, disagrees: bool
 ) -> None:
-    assert call_start({"call_start": told, "call_id": uii}, EASTERN) == (started_at, disagrees)
+    assert call_start({"call_start": start_sent, "call_id": uii}, EASTERN) == (started_at, disagrees)

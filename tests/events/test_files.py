@@ -63,8 +63,8 @@ def test_a_byte_that_a_disk_changed_is_never_taken_for_an_event(
     records: list[dict[str, str]], data: st.DataObject
 ) -> None:
     whole = bytearray(b"".join(map(frame, records)))
-    place = data.draw(st.integers(0, len(whole) - 2))  # without its last line break a line is one that was cut off
-    whole[place] ^= data.draw(st.integers(1, 255))
+    position = data.draw(st.integers(0, len(whole) - 2))  # without its last line break a line is one that was cut off
+    whole[position] ^= data.draw(st.integers(1, 255))
     found, damaged = read_frames(bytes(whole))
     assert all(event in records for event in found)
     assert len(found) < len(records)

@@ -31,40 +31,41 @@ GOOD = {"Authorization": AUTHORIZATION}
 Make = Callable[..., Any]
 
 
-def malformed(place: Path) -> list[dict[str, Any]]:
+def malformed(events_folder: Path) -> list[dict[str, Any]]:
     return [
         dict(frame)
-        for file in sorted(place.glob("malformed/date=*/*.events"))
+        for file in sorted(events_folder.glob("malformed/date=*/*.events"))
         for frame in read_frames(file.read_bytes())[0]
     ]
 
 
 @pytest.mark.parametrize("path", ["/events", "/"])
-def test_an_event_in_each_form_is_stored_when_it_is_answered(receiver: Make, place: Path, path: str) -> None:
+def test_an_event_in_each_form_is_stored_when_it_is_answered(receiver: Make, events_folder: Path, path: str) -> None:
     client = receiver()
-    told = {name: value or "" for name, value in event(7).items()}
+    sent = {name: value or "" for name, value in event(7).items()}
     for number, send in enumerate(
         (
             lambda: client.post(path, json=event(7), headers=GOOD),
-            lambda: client.post(path, params=told, headers=GOOD),
-            lambda: client.get(path, params=told, headers=GOOD),
-            lambda: client.post(path, data=told, headers=GOOD),
+            lambda: client.post(path, params=sent, headers=GOOD),
+            lambda: client.get(path, params=sent, headers=GOOD),
+            lambda: client.post(path, data=sent, headers=GOOD),
             lambda: client.post(path, content=json.dumps(event(7)), headers=GOOD | {"Content-Type": "text/plain"}),
         ),
         start=1,
     ):
         assert send().status_code == 200
-        assert stored_calls(LocalEvents(place)) == [event(7)["call_id"]] * number
+        assert stored_calls(LocalEvents(events_folder)) == [event(7)["call_id"]] * number
     assert all(
-        fields.items() >= {k: v for k, v in told.items() if v}.items() for fields in stored_fields(LocalEvents(place))
+        fields.items() >= {k: v for k, v in sent.items() if v}.items()
+        for fields in stored_fields(LocalEvents(events_folder))
     )
 
 
-def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: Path) -> None:
+def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, events_folder: Path) -> None:
     client = receiver()
-    told = {**GOOD, "Host": "elsewhere.example"}
+    headers = {**GOOD, "Host": "elsewhere.example"}
     answers = {
-        path: client.post(path, json=event(7), headers=told, follow_redirects=False)
+        path: client.post(path, json=event(7), headers=headers, follow_redirects=False)
         for path in ("/events/", "/events", "/health/", "/events/x")
     }
     assert [answer.status_code for answer in answers.values()] == [200, 200, 404, 404]
@@ -76,16 +77,16 @@ def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: 
     assert client.head("/events", params=event(8), headers=GOOD).status_code == 405
     assert answers["/events/x"].text == "Send events to /events with GET, POST or PUT.\n"
     assert client.get("/health").json()["events"] == {"elsewhere": 4, "refused": 1, "stored": 2}
-    assert len(stored_calls(LocalEvents(place))) == 2
+    assert len(stored_calls(LocalEvents(events_folder))) == 2
 
 
-def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiver: Make, place: Path) -> None:
+def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiver: Make, events_folder: Path) -> None:
     client = receiver()
     client.post("/events", json=event(1), headers=GOOD)  # 21:36 in New York is the next day in UTC
     client.post("/events", json=event(2, call_id="x1", call_start="2099-01-01 00:00:00"), headers=GOOD)
     client.post("/events", json=event(3, call_id="x2", call_start="1999-01-01 00:00:00"), headers=GOOD)
     client.post("/events", json=event(4, call_id="x3", call_start=""), headers=GOOD)
-    days = LocalEvents(place).days()
+    days = LocalEvents(events_folder).days()
     assert days[0].isoformat() == "2020-07-01"
     assert len(days) in {2, 3}  # the others under the day on which they came, which may end meanwhile
 
@@ -104,12 +105,14 @@ def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiv
         {"X-Authorization": AUTHORIZATION},
     ],
 )
-def test_nothing_is_read_or_kept_without_the_right_header(receiver: Make, place: Path, header: dict[str, str]) -> None:
+def test_nothing_is_read_or_kept_without_the_right_header(
+    receiver: Make, events_folder: Path, header: dict[str, str]
+) -> None:
     client = receiver()
     raw = [(name.encode(), value.encode("latin-1")) for name, value in header.items()]
     answer = client.post("/events", json=event(1), headers=raw)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Basic realm="events"')
-    assert not list(place.glob("**/*.events"))
+    assert not list(events_folder.glob("**/*.events"))
 
 
 def test_a_header_that_comes_twice_is_not_believed(receiver: Make) -> None:
@@ -150,18 +153,20 @@ def test_a_wrong_secret_takes_no_longer_the_more_of_it_is_right() -> None:
         lambda client: client.get("/events", params={"x": "y" * 3000}, headers=GOOD),
     ],
 )
-def test_what_is_too_large_is_refused_and_not_kept(receiver: Make, place: Path, send: Callable[[Any], Any]) -> None:
+def test_what_is_too_large_is_refused_and_not_kept(
+    receiver: Make, events_folder: Path, send: Callable[[Any], Any]
+) -> None:
     assert send(receiver(max_bytes=2048)).status_code == 413
-    assert not list(place.glob("**/*.events"))
+    assert not list(events_folder.glob("**/*.events"))
 
 
-def test_too_many_events_a_second_are_told_when_to_come_back(receiver: Make, place: Path) -> None:
+def test_too_many_events_a_second_are_told_when_to_come_back(receiver: Make, events_folder: Path) -> None:
     client = receiver(rate=5)
     answers = [client.post("/events", json=event(number), headers=GOOD) for number in range(40)]
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {200, 429}
     assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 429} == {"1"}
-    assert len(stored_calls(LocalEvents(place))) == statuses.count(200)
+    assert len(stored_calls(LocalEvents(events_folder))) == statuses.count(200)
 
 
 def test_senders_without_the_secret_do_not_use_up_the_others_rate(receiver: Make) -> None:
@@ -180,23 +185,28 @@ def test_a_rate_limit_gives_its_rate_in_the_long_run() -> None:
     assert 100 + 19 <= taken <= 100 + 20
 
 
-def test_what_is_no_event_is_refused_with_a_sentence_and_kept_aside(receiver: Make, place: Path) -> None:
+def test_what_is_no_event_is_refused_with_a_sentence_and_kept_aside(receiver: Make, events_folder: Path) -> None:
     client = receiver()
     answer = client.post("/events?secret=5105550111", content=b"\xff" * 9000, headers=GOOD)
     assert answer.status_code == 400
     assert answer.text == "The body is neither JSON nor a URL-encoded form.\n"
-    (kept,) = malformed(place)
+    (kept,) = malformed(events_folder)
     assert (kept["why"], kept["bytes"], kept["query"]) == (answer.text.strip(), 9017, "secret=5105550111")
     assert kept["body"] == "\xff" * receiver_app.KEPT_OF_MALFORMED
-    assert LocalEvents(place).days() == []
+    assert LocalEvents(events_folder).days() == []
 
 
-def test_malformed_requests_do_not_fill_the_disk(receiver: Make, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_requests_do_not_fill_the_disk(
+    receiver: Make, events_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(receiver_app, "MALFORMED_BYTES_A_DAY", 2000)
     client = receiver()
     assert {client.post("/events", content=b"x" * 500, headers=GOOD).status_code for _ in range(30)} == {400}
-    assert len(malformed(place)) < 10
-    assert client.get("/health").json()["events"] == {"malformed": 30, "malformed_not_kept": 30 - len(malformed(place))}
+    assert len(malformed(events_folder)) < 10
+    assert client.get("/health").json()["events"] == {
+        "malformed": 30,
+        "malformed_not_kept": 30 - len(malformed(events_folder)),
+    }
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -234,8 +244,10 @@ class FailingKeeper(LocalEvents):
             raise EventsUnavailable("cannot write /events: No space left on device; check EVENTS_URL.")
 
 
-def test_an_event_that_could_not_be_stored_is_not_acknowledged_and_health_says_so(receiver: Make, place: Path) -> None:
-    keeper = FailingKeeper(place)
+def test_an_event_that_could_not_be_stored_is_not_acknowledged_and_health_says_so(
+    receiver: Make, events_folder: Path
+) -> None:
+    keeper = FailingKeeper(events_folder)
     client = receiver(keeper=keeper)
     assert client.get("/health").json()["storage"] == "writable"
     keeper.failing = True
@@ -246,11 +258,11 @@ def test_an_event_that_could_not_be_stored_is_not_acknowledged_and_health_says_s
     keeper.failing = False
     assert client.get("/health").status_code == 200
     assert client.post("/events", json=event(2), headers=GOOD).status_code == 200
-    assert stored_calls(LocalEvents(place)) == [event(2)["call_id"]]
+    assert stored_calls(LocalEvents(events_folder)) == [event(2)["call_id"]]
 
 
-def test_many_requests_share_one_write(receiver: Make, place: Path) -> None:
-    keeper = FailingKeeper(place)
+def test_many_requests_share_one_write(receiver: Make, events_folder: Path) -> None:
+    keeper = FailingKeeper(events_folder)
     client = receiver(keeper=keeper)
     keeper.slow_s = 0.1
     statuses: list[int] = []
@@ -265,7 +277,7 @@ def test_many_requests_share_one_write(receiver: Make, place: Path) -> None:
     for sender in senders:
         sender.join()
     assert statuses == [200] * 30
-    assert len(set(stored_calls(LocalEvents(place)))) == 30
+    assert len(set(stored_calls(LocalEvents(events_folder)))) == 30
     assert keeper.batches < 15
 
 
@@ -298,7 +310,7 @@ def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "sentence"),
     [
         ({"EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_URL is not set"),
         ({"EVENTS_URL": "ftp://x", "EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_URL must be a folder or s3://"),
@@ -315,16 +327,16 @@ def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.M
     ],
 )
 def test_wrong_settings_are_told_in_a_sentence_without_a_secret(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
 ) -> None:
     set_all(monkeypatch, **variables)
-    with pytest.raises(SettingsError, match=said) as caught:
+    with pytest.raises(SettingsError, match=sentence) as caught:
         load(ReceiverSettings)
     assert "s3cret" not in str(caught.value)
 
 
-def test_whoever_reads_health_again_and_again_causes_no_write_each_time(receiver: Make, place: Path) -> None:
-    keeper = FailingKeeper(place)
+def test_whoever_reads_health_again_and_again_causes_no_write_each_time(receiver: Make, events_folder: Path) -> None:
+    keeper = FailingKeeper(events_folder)
     client = receiver(keeper=keeper)
     for _ in range(5):
         assert client.get("/health").status_code == client.get("/metrics").status_code == 200
@@ -332,9 +344,9 @@ def test_whoever_reads_health_again_and_again_causes_no_write_each_time(receiver
 
 
 def test_more_connections_than_the_process_may_open_files_are_refused_before_it_starts(
-    monkeypatch: pytest.MonkeyPatch, place: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, events_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_all(monkeypatch, EVENTS_URL=str(place), EVENTS_HEADER_VALUE="s3cret", EVENTS_MAX_CONNECTIONS="2000")
+    set_all(monkeypatch, EVENTS_URL=str(events_folder), EVENTS_HEADER_VALUE="s3cret", EVENTS_MAX_CONNECTIONS="2000")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     assert main(["receiver"]) == 2
     assert "EVENTS_MAX_CONNECTIONS=2000 needs 2100 open files" in capsys.readouterr().err

@@ -71,8 +71,8 @@ def exported(site: Site, **options: Any) -> Exported:  # noqa: F811 - no fixture
 def full(site: Site) -> Site:  # noqa: F811 - as above
     """Two recordings that are held and one that is lost, among nine others of the date; signed."""
     site.key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
-    for place in range(9):
-        site.add(tone(0.01, 300 + place), uii=f"other{place}", agent_name="Nobody Else", notes="of somebody else")
+    for index in range(9):
+        site.add(tone(0.01, 300 + index), uii=f"other{index}", agent_name="Nobody Else", notes="of somebody else")
     site.add(tone(0.5, 300, 500), notes="=cmd()")
     site.add(tone(0.2, 400), layout="mono", agent_channel=None)
     site.add(None, uii="2026112219154001516000000002")

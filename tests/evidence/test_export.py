@@ -58,11 +58,11 @@ def test_what_is_exported_is_logged_written_whole_and_proved(
     arguments = [*AROUND, "--uii", uii, "--why", "case  4711", "--output", "case.zip", "--json", "said.json"]
     assert export(archive, *arguments) == 0
     assert "Exported 2 recordings to case.zip" in capsys.readouterr().out
-    said = json.loads(Path("said.json").read_text())
-    assert [recording["recording_id"] for recording in said["recordings"]] == [
+    printed = json.loads(Path("said.json").read_text())
+    assert [recording["recording_id"] for recording in printed["recordings"]] == [
         row["recording_id"] for row in archive.rows[:2]
     ]
-    assert said["asked_for"] == {"first": str(DAY), "last": str(DAY), "uii": uii}
+    assert printed["asked_for"] == {"first": str(DAY), "last": str(DAY), "uii": uii}
     search, *entries = logged(archive)
     assert (search.action, search.details["uii"], search.why) == ("search", uii, "case 4711")
     said_of_each = {(entry.action, entry.user, entry.details["by"], entry.uii, entry.why) for entry in entries}
@@ -80,10 +80,10 @@ def test_recordings_are_exported_by_their_ids_and_an_unknown_one_is_named(
     known, lost = archive.rows[1]["recording_id"], archive.rows[2]["recording_id"]
     ids = [part for recording_id in (known, lost, "1/no-such") for part in ("--recording", recording_id)]
     assert export(archive, *AROUND, *ids, "--why", "case 4711", "--output", "case.zip") == 1
-    said = capsys.readouterr().out
-    assert "Not included: 1/no-such (unknown: No call has this recording.)" in said
-    assert f"Not included: {lost} (missing: not_found)" in said
-    assert re.search(r"Exported 1 recording to case\.zip \(.*\); 2 recordings were requested but left out\.\n", said)
+    output = capsys.readouterr().out
+    assert "Not included: 1/no-such (unknown: No call has this recording.)" in output
+    assert f"Not included: {lost} (missing: not_found)" in output
+    assert re.search(r"Exported 1 recording to case\.zip \(.*\); 2 recordings were requested but left out\.\n", output)
     assert run("verify-package", ["case.zip"]) == 0
     assert "Not in this package: 1/no-such (unknown" in capsys.readouterr().out
 

@@ -87,14 +87,14 @@ def test_a_proof_discloses_no_other_call_and_no_name_or_number(package: Exported
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_package_is_proved_by_its_own_verify_py_alone(package: Exported, tmp_path: Path, packed: bool) -> None:
     folder = package.unpack(tmp_path / "package")
-    code, said = verified_alone(folder, *([str(package.save(tmp_path / "package.zip"))] if packed else []))
-    assert code == 0, said
+    code, output = verified_alone(folder, *([str(package.save(tmp_path / "package.zip"))] if packed else []))
+    assert code == 0, output
     (key,) = (file["name"] for file in package.listing["files"] if file["name"].startswith("keys/"))
-    assert f"fingerprint (SHA-256) is {key[5:-4]}." in said
-    assert "Proved: 2 of 2 recordings" in said
-    assert "(missing: not_found)" in said
-    code, said = verified_alone(folder, "--key", key)
-    assert (code, "Compare the fingerprint" in said) == (0, False)
+    assert f"fingerprint (SHA-256) is {key[5:-4]}." in output
+    assert "Proved: 2 of 2 recordings" in output
+    assert "(missing: not_found)" in output
+    code, output = verified_alone(folder, "--key", key)
+    assert (code, "Compare the fingerprint" in output) == (0, False)
 
 
 def test_the_commands_of_how_to_verify_work_with_openssl_and_sha256sum(package: Exported, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_signature_is_good_when_openssls_own_is_and_not_with_any_bit_changed(
 @settings(deadline=None)
 @given(st.integers(1, 70), st.data())
 def test_every_path_of_a_tree_proves_its_leaf_and_no_other(size: int, data: Any) -> None:
-    leaves = [b"leaf %d" % place for place in range(size)]
+    leaves = [b"leaf %d" % position for position in range(size)]
     tree = MerkleTree(map(leaf_hash, leaves))
     for index, leaf in enumerate(leaves):
         assert root_of(leaf, index, size, tree.path(index)) == tree.root
@@ -93,14 +93,14 @@ def test_every_path_of_a_tree_proves_its_leaf_and_no_other(size: int, data: Any)
             return True
 
     assert is_refused(leaves[index] + b"x", index, size, path)
-    other = data.draw(st.integers(-1, size + 1).filter(lambda place: place != index))
+    other = data.draw(st.integers(-1, size + 1).filter(lambda position: position != index))
     assert is_refused(leaves[index], other, size, path)
     assert is_refused(leaves[index], index, size, [*path, "00" * 32])
     if path:
-        place = data.draw(st.integers(0, len(path) - 1))
-        assert is_refused(leaves[index], index, size, path[:place] + path[place + 1 :])
-        altered = hashlib.sha256(bytes.fromhex(path[place])).hexdigest()
-        assert is_refused(leaves[index], index, size, [*path[:place], altered, *path[place + 1 :]])
+        position = data.draw(st.integers(0, len(path) - 1))
+        assert is_refused(leaves[index], index, size, path[:position] + path[position + 1 :])
+        altered = hashlib.sha256(bytes.fromhex(path[position])).hexdigest()
+        assert is_refused(leaves[index], index, size, [*path[:position], altered, *path[position + 1 :]])
 
 
 def test_a_node_of_the_tree_is_no_leaf() -> None:
@@ -297,10 +297,10 @@ def test_a_package_of_another_key_is_named_by_whoever_has_the_right_one(
     (tmp_path / "own.pem").write_bytes(package.files[own])
     path = repacked(other_key(package.files))
     assert main([str(path)]) == 0, "by itself it is consistent"
-    said = capsys.readouterr().out
-    assert "sealed and signed, provided that the archive's owner confirms each key above." in said
-    assert own[5:-4] not in said
-    assert "Compare the fingerprint" in said
+    output = capsys.readouterr().out
+    assert "sealed and signed, provided that the archive's owner confirms each key above." in output
+    assert own[5:-4] not in output
+    assert "Compare the fingerprint" in output
     assert main([str(path), "--key", str(tmp_path / "own.pem")]) == 1
     assert "it is signed with a different key from the one that was given" in capsys.readouterr().out
     assert main([str(package.save(tmp_path / "true.zip")), "--key", str(tmp_path / "own.pem")]) == 0
@@ -364,8 +364,8 @@ def test_what_computers_leave_in_a_folder_is_no_alarm(package: Exported, tmp_pat
         (folder / name).write_bytes(b"x")
     report = verify(folder)
     assert (report.exit_code, report.proved) == (0, 2)
-    said = "Ignored, because the operating system adds such files: "
-    assert {f"{said}{name!r}" for name in left} <= set(report.notes)
+    sentence = "Ignored, because the operating system adds such files: "
+    assert {f"{sentence}{name!r}" for name in left} <= set(report.notes)
 
 
 @pytest.mark.parametrize("flags", [[], ["-I"]])
@@ -441,14 +441,14 @@ def test_no_damage_to_a_package_passes_or_ends_in_anything_but_sentences(
 ) -> None:
     body = bytearray(package.body)
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(body) - 1))
+        position = data.draw(st.integers(0, len(body) - 1))
         kind = data.draw(st.sampled_from(["byte", "cut", "add"]))
         if kind == "byte":
-            body[place] = data.draw(st.integers(0, 255))
+            body[position] = data.draw(st.integers(0, 255))
         elif kind == "cut":
-            del body[place : place + data.draw(st.integers(1, 5000))]
+            del body[position : position + data.draw(st.integers(1, 5000))]
         else:
-            body[place:place] = data.draw(st.binary(min_size=1, max_size=50))
+            body[position:position] = data.draw(st.binary(min_size=1, max_size=50))
         if not body:
             break
     path = tmp_path / "damaged.zip"

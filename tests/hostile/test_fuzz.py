@@ -140,8 +140,8 @@ def wavs(draw: st.DrawFn) -> bytes:
     sizes = st.one_of(st.integers(0, 70), st.sampled_from([0, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF7]))
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        said = len(body) if draw(st.integers(0, 3)) else draw(sizes)
-        return name + struct.pack("<I", said) + body + b"\0" * (len(body) % 2 if draw(st.integers(0, 4)) else 0)
+        announced = len(body) if draw(st.integers(0, 3)) else draw(sizes)
+        return name + struct.pack("<I", announced) + body + b"\0" * (len(body) % 2 if draw(st.integers(0, 4)) else 0)
 
     channels, bits = draw(st.sampled_from([1, 2, 0, 3])), draw(st.sampled_from([8, 16, 24, 32, 4, 0]))
     tag = draw(st.sampled_from([1, 1, 1, 3, 6, 7, 0x31, 0xFFFE, 0]))
@@ -153,8 +153,8 @@ def wavs(draw: st.DrawFn) -> bytes:
         name = draw(st.sampled_from([b"LIST", b"fact", b"ds64", b"data", b"fmt ", b"bext", b"\0\0\0\0", b"JUNK"]))
         parts.insert(draw(st.integers(0, len(parts))), chunk(name, draw(st.binary(max_size=30))))
     body = b"WAVE" + b"".join(parts)
-    said = len(body) if draw(st.integers(0, 2)) else draw(sizes)
-    return draw(st.sampled_from([b"RIFF", b"RIFF", b"RF64", b"BW64", b"RIFX"])) + struct.pack("<I", said) + body
+    announced = len(body) if draw(st.integers(0, 2)) else draw(sizes)
+    return draw(st.sampled_from([b"RIFF", b"RIFF", b"RF64", b"BW64", b"RIFX"])) + struct.pack("<I", announced) + body
 
 
 def _drive(name: str, bodies: st.SearchStrategy[bytes], how: settings) -> Callable[..., None]:

@@ -319,8 +319,8 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     states = {state.key: state for state in by_link.values() if state.status is Status.archived}
     assert recordings.keys() == states.keys()
     assert all(hashlib.sha256(body).hexdigest() == states[key].sha256 for key, body in recordings.items())
-    place = f"recordings/date={DAY}/account_id=15300002/layout=stereo/"
-    assert all(key.startswith(place) and "/" not in key.removeprefix(place) for key in recordings)
+    folder = f"recordings/date={DAY}/account_id=15300002/layout=stereo/"
+    assert all(key.startswith(folder) and "/" not in key.removeprefix(folder) for key in recordings)
     folders = {key.partition("/")[0] for key in objects}
     assert folders <= {"recordings", "manifests", "witnesses", "catalog", "calls", "ledger", "probes", "quarantine"}
 
@@ -331,9 +331,9 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
 
     left = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert all(path.is_relative_to(tmp_path / "data") for path in left)
-    told = "\n".join([caplog.text, *(event.message or "" for event in result.all_events), metadata_of(result)])
+    everything = "\n".join([caplog.text, *(event.message or "" for event in result.all_events), metadata_of(result)])
     for secret in (LINK_SECRET, "pa55word", "api-token-secret", "media-password-secret", CALLER, "=cmd()"):
-        assert secret not in told
+        assert secret not in everything
 
 
 def metadata_of(result: ExecuteInProcessResult) -> str:
@@ -367,7 +367,7 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "said"),
+    ("body", "headers", "message"),
     [
         (gzip.compress(bytes(96 << 20), 9), ["Content-Encoding: gzip"], "unpacks to hundreds of times its size"),
         (gzip.compress(gzip.compress(b"[]")), ["Content-Encoding: gzip, gzip"], "is not available now"),
@@ -386,10 +386,10 @@ def test_a_hostile_report_fails_its_step_with_a_sentence_and_leaves_nothing(  # 
     speak: Speak,
     body: bytes,
     headers: list[str],
-    said: str,
+    message: str,
 ) -> None:
     it = archiver(serve(lambda _, connection: connection.sendall(speak(body, *headers))))
     sentence = it.refused_report()
-    assert said in sentence
+    assert message in sentence
     assert not any(secret in sentence for secret in (LINK_SECRET, CALLER, "api-token-secret"))
     assert it.objects() == {}

@@ -28,7 +28,7 @@ BUCKET = "ledger-test"
 DAY = date(2026, 11, 18)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 
-# What every child process begins with: the ledger at the place that its first argument describes.
+# What every child process begins with: the ledger at the location that its first argument describes.
 CHILD = """
 import json, os, sys
 from datetime import UTC, date, datetime
@@ -37,20 +37,20 @@ import boto3, pyarrow as pa
 from pipelines.ledger.files import LocalFiles, S3Files
 from pipelines.ledger.store import Ledger
 from pipelines.ledger.states import RecordingState, Status
-place = json.loads(sys.argv[1])
-if "root" in place:
-    files = LocalFiles(Path(place["root"]))
+location = json.loads(sys.argv[1])
+if "root" in location:
+    files = LocalFiles(Path(location["root"]))
 else:
-    client = boto3.client("s3", endpoint_url=place["endpoint"], region_name="us-east-1",
-                          aws_access_key_id=place["key_id"], aws_secret_access_key=place["secret"])
-    files = S3Files(client, place["bucket"], place["prefix"])
+    client = boto3.client("s3", endpoint_url=location["endpoint"], region_name="us-east-1",
+                          aws_access_key_id=location["key_id"], aws_secret_access_key=location["secret"])
+    files = S3Files(client, location["bucket"], location["prefix"])
 ledger = Ledger(files, clock=lambda: datetime.now(UTC))
 day = date(2026, 11, 18)
 """
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Somewhere to keep a ledger, that a child process can open too."""
 
     files: Files
@@ -86,13 +86,13 @@ def moto() -> Iterator[AtomicMoto]:
 
 
 @pytest.fixture(params=["local", "rclone", "moto"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
     if request.param == "local":
-        made = Place(LocalFiles(tmp_path / "ledger"), {"root": str(tmp_path / "ledger")})
+        made = Location(LocalFiles(tmp_path / "ledger"), {"root": str(tmp_path / "ledger")})
     else:
         server: S3Server = request.getfixturevalue(request.param)
         prefix = f"{uuid.uuid4().hex}/ledger"
-        made = Place(
+        made = Location(
             S3Files(server.client(), BUCKET, prefix),
             {
                 "endpoint": server.url,

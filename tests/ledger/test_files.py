@@ -15,14 +15,14 @@ import urllib3
 from botocore.awsrequest import AWSResponse
 
 from pipelines.ledger.files import Files, LedgerUnavailable, LocalFiles, S3Files
-from tests.ledger.conftest import Place
+from tests.ledger.conftest import Location
 from tests.servers.atomic_moto import AtomicMoto
 from tests.servers.rclone import Rclone
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 
-def test_what_was_created_is_listed_and_read_back(place: Place) -> None:
-    files: Files = place.files
+def test_what_was_created_is_listed_and_read_back(location: Location) -> None:
+    files: Files = location.files
     for name in ("b/date=2/y.parquet", "a/date=1/x.parquet", "a/date=1/w.parquet", "ab/z.parquet"):
         files.create(name, name.encode())
     assert files.list("a") == ["a/date=1/w.parquet", "a/date=1/x.parquet", "ab/z.parquet"]
@@ -33,7 +33,7 @@ def test_what_was_created_is_listed_and_read_back(place: Place) -> None:
     assert set(files.folders("")) - {".unfinished"} == {"a", "ab", "b"}
 
 
-def test_a_place_has_an_address(tmp_path: Path) -> None:
+def test_a_location_has_an_address(tmp_path: Path) -> None:
     (tmp_path / "a folder").mkdir()
     files = LocalFiles(tmp_path / "a folder")
     files.create("kind/date=2026-11-18/1.parquet", b"1")
@@ -44,11 +44,11 @@ def test_a_place_has_an_address(tmp_path: Path) -> None:
     assert S3Files(None, "bucket", "").uri == "s3://bucket/"
 
 
-def test_an_empty_place_lists_nothing(place: Place) -> None:
-    assert place.files.list("recording_states/") == []
-    assert place.files.folders("recording_states/") == []
+def test_an_empty_place_lists_nothing(location: Location) -> None:
+    assert location.files.list("recording_states/") == []
+    assert location.files.folders("recording_states/") == []
     with pytest.raises(FileNotFoundError):
-        place.files.read("recording_states/none.parquet")
+        location.files.read("recording_states/none.parquet")
 
 
 def test_a_folder_in_which_a_killed_writer_left_nothing_is_not_listed(tmp_path: Path) -> None:
@@ -59,10 +59,10 @@ def test_a_folder_in_which_a_killed_writer_left_nothing_is_not_listed(tmp_path: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * 1024 * 1024])
-def test_bytes_come_back_as_they_were(place: Place, size: int) -> None:
+def test_bytes_come_back_as_they_were(location: Location, size: int) -> None:
     data = os.urandom(size)
-    place.files.create("a/x", data)
-    assert hashlib.sha256(place.files.read("a/x")).digest() == hashlib.sha256(data).digest()
+    location.files.create("a/x", data)
+    assert hashlib.sha256(location.files.read("a/x")).digest() == hashlib.sha256(data).digest()
 
 
 @pytest.mark.slow
@@ -82,11 +82,11 @@ def test_more_than_a_page_of_names_is_listed_whole(moto: AtomicMoto, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a\\..\\x", "a\0", ""])
-def test_a_name_that_leads_out_of_the_root_is_refused(place: Place, name: str) -> None:
+def test_a_name_that_leads_out_of_the_root_is_refused(location: Location, name: str) -> None:
     with pytest.raises(ValueError, match="relative path"):
-        place.files.create(name, b"x")
+        location.files.create(name, b"x")
     with pytest.raises(ValueError, match="relative path"):
-        place.files.read(name)
+        location.files.read(name)
 
 
 def test_whatever_the_umask_a_ledger_in_a_folder_is_its_owners_alone(tmp_path: Path) -> None:

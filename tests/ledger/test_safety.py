@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from tests.ledger.conftest import Place
+from tests.ledger.conftest import Location
 from tests.servers.rclone import Rclone
 
 DAY = date(2026, 11, 18)
@@ -61,16 +61,16 @@ def whole_parts(ledger: Ledger) -> int:
     return len(killed) // LINES
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@pytest.mark.parametrize("location", ["local"], indirect=True)
 def test_a_writer_killed_in_mid_write_leaves_a_readable_ledger(
-    place: Place, a_state: Callable[..., RecordingState]
+    location: Location, a_state: Callable[..., RecordingState]
 ) -> None:
-    ledger, root = place.ledger(), Path(place.description["root"])
+    ledger, root = location.ledger(), Path(location.description["root"])
     ledger.append_states([a_state()])
     halves = 0
     for _ in range(8):
         before = set(root.glob(".unfinished/*"))
-        child = place.run(ENDLESS)
+        child = location.run(ENDLESS)
         killed_while(lambda known=before: any(p.stat().st_size for p in set(root.glob(".unfinished/*")) - known), child)  # type: ignore[misc]
         whole_parts(ledger)
         assert len(ledger.states([DAY])) == 1
@@ -90,11 +90,11 @@ def test_a_writer_killed_in_mid_write_leaves_a_readable_ledger(
     assert whole_parts(ledger) == parts
 
 
-@pytest.mark.parametrize("place", ["rclone"], indirect=True)
-def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(place: Place) -> None:
-    assert isinstance(place.server, Rclone)
-    folder = place.server.folder / place.description["bucket"] / place.description["prefix"]
-    ledger = place.ledger()
+@pytest.mark.parametrize("location", ["rclone"], indirect=True)
+def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(location: Location) -> None:
+    assert isinstance(location.server, Rclone)
+    folder = location.server.folder / location.description["bucket"] / location.description["prefix"]
+    ledger = location.ledger()
 
     def begun() -> set[Path]:
         return {path for path in folder.rglob("*") if path.is_file()}
@@ -102,7 +102,7 @@ def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(place: Place)
     lost = 0
     for _ in range(6):
         before = begun()
-        child = place.run(ENDLESS)
+        child = location.run(ENDLESS)
         killed_while(lambda known=before: bool(begun() - known), child)  # type: ignore[misc]
         time.sleep(0.3)  # for the server to notice that nobody sends any more
         lost += begun() == before
@@ -112,11 +112,11 @@ def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(place: Place)
     assert lost, "never killed while it uploaded: the test proved nothing"
 
 
-def test_processes_that_append_at_once_lose_nothing(place: Place) -> None:
-    children = [place.run(WRITER, f"writer-{n}", "6") for n in range(3)]
+def test_processes_that_append_at_once_lose_nothing(location: Location) -> None:
+    children = [location.run(WRITER, f"writer-{n}", "6") for n in range(3)]
     for child in children:
         assert child.wait(60) == 0
-    ledger = place.ledger()
+    ledger = location.ledger()
     expected = {f"writer-{w}-{part}-{n}" for w in range(3) for part in range(6) for n in range(20)}
     found = ledger.latest_rows(REPORT, DAY, columns=["row_key"])["row_key"].to_pylist()
     assert set(found) == expected | {"shared"}
@@ -127,10 +127,10 @@ def test_processes_that_append_at_once_lose_nothing(place: Place) -> None:
     assert {state.status for state in states.values()} == {Status.pending}
 
 
-def test_threads_that_share_a_ledger_lose_nothing(place: Place, a_state: Callable[..., RecordingState]) -> None:
+def test_threads_that_share_a_ledger_lose_nothing(location: Location, a_state: Callable[..., RecordingState]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    ledger = place.ledger(clock=lambda: datetime(2026, 11, 18, tzinfo=UTC))
+    ledger = location.ledger(clock=lambda: datetime(2026, 11, 18, tzinfo=UTC))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: ledger.append_states([a_state(recording_id=str(n))]), range(48)))
     assert set(ledger.states([DAY])) == {str(n) for n in range(48)}

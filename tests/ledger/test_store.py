@@ -20,7 +20,7 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PULL_SCHEMA, ROW_COLUMNS, SCHEMAS, STATE_SCHEMA, Acceptance, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, final
 from pipelines.ledger.store import Ledger
-from tests.ledger.conftest import Place
+from tests.ledger.conftest import Location
 
 DAY = date(2026, 11, 18)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -69,9 +69,9 @@ def acceptance(name: str = "1/a.WAV", **changed: Any) -> Acceptance:
 
 
 def test_rows_states_and_pulls_come_back_from_every_place(
-    place: Place, rows: Rows, a_state: Build, a_pull: Callable[..., PullRecord]
+    location: Location, rows: Rows, a_state: Build, a_pull: Callable[..., PullRecord]
 ) -> None:
-    ledger = place.ledger()
+    ledger = location.ledger()
     append(ledger, rows({"ani": ["+4930123", None]}, a="1", b="2"))
     ledger.append_pull(a_pull())
     ledger.append_states([a_state(), held(a_state())])
@@ -85,8 +85,8 @@ def test_rows_states_and_pulls_come_back_from_every_place(
     assert list(ledger.state_days()) == [DAY]
 
 
-def test_an_empty_ledger_answers_with_nothing(place: Place) -> None:
-    ledger = place.ledger()
+def test_an_empty_ledger_answers_with_nothing(location: Location) -> None:
+    ledger = location.ledger()
     assert ledger.latest_rows(REPORT, DAY).to_pydict() == {name: [] for name in ROW_COLUMNS}
     assert ledger.latest_rows(REPORT, DAY, columns=["ani", "row_key"]).to_pydict() == {"ani": [], "row_key": []}
     assert ledger.all_rows(REPORT, DAY).num_rows == 0
@@ -96,8 +96,8 @@ def test_an_empty_ledger_answers_with_nothing(place: Place) -> None:
     assert ledger.acceptances([DAY]) == {}
 
 
-def test_of_the_decisions_on_a_loss_the_latest_counts_whichever_part_it_is_in(place: Place) -> None:
-    ledger = place.ledger()
+def test_of_the_decisions_on_a_loss_the_latest_counts_whichever_part_it_is_in(location: Location) -> None:
+    ledger = location.ledger()
     tomorrow = DAY + timedelta(days=1)
     revoked = acceptance(accepted=False, at=NOON + timedelta(hours=2))
     ledger.append_acceptances([revoked, acceptance("1/b.WAV", day=tomorrow)])
@@ -176,7 +176,7 @@ def test_a_column_that_a_report_gains_later_is_null_in_what_was_there_before(led
 
 def test_ids_stay_text_with_their_leading_zeros_and_all_their_digits(ledger: Ledger, rows: Rows) -> None:
     ids = ["0007", "202007302136360132130000036446", "1e5", "", None, "NaN", "null"]
-    keyed = {f"k{place}": "1" for place in range(len(ids))}
+    keyed = {f"k{index}": "1" for index in range(len(ids))}
     append(ledger, rows({"session_id": ids}, **keyed), account_id="0015")
     latest = ledger.latest_rows(REPORT, DAY)
     assert latest["session_id"].to_pylist() == ids

@@ -146,7 +146,7 @@ class Store:
     own_client: bool = False
 
     @classmethod
-    def of(cls, environment: dict[str, str]) -> Store:
+    def from_environment(cls, environment: dict[str, str]) -> Store:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
@@ -163,14 +163,14 @@ def memory() -> Store:
 @pytest.fixture(scope="session")
 def rclone(s3: Rclone) -> Store:
     """Keeps its objects on disk, under `s3.folder`; ignores `IfNoneMatch`."""
-    return Store.of(s3.environment())
+    return Store.from_environment(s3.environment())
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Store]:
     """Honours `IfNoneMatch` and keeps versions."""
     with AtomicMoto() as server:
-        yield Store.of(server.environment())
+        yield Store.from_environment(server.environment())
 
 
 @pytest.fixture(scope="session")

@@ -81,8 +81,8 @@ def child(task: dict[str, Any]) -> None:
     outcome = Path(task["folder"], "outcome.json")
     code = 1
     try:
-        told = run(task)
-        outcome.with_suffix(".part").write_text(json.dumps(told))
+        ended = run(task)
+        outcome.with_suffix(".part").write_text(json.dumps(ended))
         outcome.with_suffix(".part").rename(outcome)
         code = 0
     finally:

@@ -21,13 +21,13 @@ def calls(it: World, day: date) -> list[Call]:
     ]
 
 
-def told(it: World, of: Iterable[Call]) -> list[dict[str, Any]]:
+def event_fields(it: World, of: Iterable[Call]) -> list[dict[str, Any]]:
     links = LinkMaker(it.sandbox.url, "localhost")
     return [{name: value for name, value in event_of(call, links, Faults()).items() if value} for call in of]
 
 
-def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datetime | None = None) -> None:
+def store(folder: Path, day: date, events: Iterable[dict[str, Any]], *, at: datetime | None = None) -> None:
     """As a receiver does it."""
     received = (at or datetime.now(UTC)).isoformat()
-    keeper = LocalEvents(place)
+    keeper = LocalEvents(folder)
     keeper.write([(day_folder(day), frame({"received_at": received, "fields": event})) for event in events])

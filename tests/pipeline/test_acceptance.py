@@ -190,12 +190,12 @@ def test_an_accepted_loss_makes_the_date_complete_and_every_figure_and_sentence_
     decided = stores.decide("1/b", why="TICKET-2", accepted_by="head of compliance")
     found = stores.verdict()
     assert (found.verdict, found.lost, found.counts["lost"], found.counts["accepted_losses"]) == ("complete", {}, 0, 2)
-    said = f"Of 3 recordings expected for {DAY}, 1 is archived and 2 losses are accepted "
-    said += "(1 `not_found`, 1 `link_refused`)."
-    assert found.sentence == said
-    assert {day: verdict.sentence for day, verdict in decided.verdicts.items()} == {DAY: said}
+    sentence = f"Of 3 recordings expected for {DAY}, 1 is archived and 2 losses are accepted "
+    sentence += "(1 `not_found`, 1 `link_refused`)."
+    assert found.sentence == sentence
+    assert {day: verdict.sentence for day, verdict in decided.verdicts.items()} == {DAY: sentence}
     check = every_recording_is_accounted_for(found)
-    assert (check.level, check.sentence, check.counts["accepted_losses"]) == (Level.ok, said, 2)
+    assert (check.level, check.sentence, check.counts["accepted_losses"]) == (Level.ok, sentence, 2)
     rows = check.lists["accepted_losses"].to_dict("records")
     assert [(row["recording"], row["accepted_by"], row["why"]) for row in rows] == [
         ("1/a", "compliance", "TICKET-1"),
@@ -245,13 +245,15 @@ def test_what_is_no_final_loss_is_refused_with_its_state_and_stops_no_other(stor
     ids = ["waits", "late", "held", "gone", "name", "unpulled", "never-seen", "lost", "rejected", "denied"]
     decided = stores.decide(*(f"1/{name}" for name in ids))
     assert {state.recording_id for state in decided.written} == {"1/lost", "1/rejected", "1/denied"}
-    said = {sentence.split(" ")[0]: sentence for sentence in decided.refused if sentence.startswith("1/")}
-    assert said["1/waits"] == "1/waits is pending, not lost: its next attempt is at 2026-11-25 13:00 UTC."
-    assert said["1/late"] == "1/late is pending, not lost: its next attempt was due at 2026-11-25 10:00 UTC."
-    assert said["1/held"].startswith("1/held is archived: there is no loss to accept.")
-    assert "If its object is gone or altered" in said["1/gone"]
-    assert said["1/name"] == "1/name is another name for 1/held: give that id."
-    assert said["1/unpulled"].startswith(f"1/unpulled is missing, but {NEXT} is unknown: agent_segment_metadata of")
+    sentences = {sentence.split(" ")[0]: sentence for sentence in decided.refused if sentence.startswith("1/")}
+    assert sentences["1/waits"] == "1/waits is pending, not lost: its next attempt is at 2026-11-25 13:00 UTC."
+    assert sentences["1/late"] == "1/late is pending, not lost: its next attempt was due at 2026-11-25 10:00 UTC."
+    assert sentences["1/held"].startswith("1/held is archived: there is no loss to accept.")
+    assert "If its object is gone or altered" in sentences["1/gone"]
+    assert sentences["1/name"] == "1/name is another name for 1/held: give that id."
+    assert sentences["1/unpulled"].startswith(
+        f"1/unpulled is missing, but {NEXT} is unknown: agent_segment_metadata of"
+    )
     assert [sentence for sentence in decided.refused if not sentence.startswith("1/")] == [
         "The ledger has no recording '1/never-seen'."
     ]
@@ -574,10 +576,10 @@ def test_command_and_job_write_the_same_lines_and_print_the_verdict_of_each_date
     assert lines["1/b"].run_id == ran.run_id
     assert lines["1/a"].run_id.startswith("accept-")
     (output,) = [event for event in ran.all_events if event.is_successful_output]
-    said = {name: value.value for name, value in output.step_output_data.metadata.items()}
-    assert said["sentence"] == "1 loss was accepted; 1 had been accepted before."
-    assert "`complete`" in said["dates"]
-    assert "2 losses are accepted" in said["dates"]
+    metadata = {name: value.value for name, value in output.step_output_data.metadata.items()}
+    assert metadata["sentence"] == "1 loss was accepted; 1 had been accepted before."
+    assert "`complete`" in metadata["dates"]
+    assert "2 losses are accepted" in metadata["dates"]
     (check,) = ran.get_asset_check_evaluations()
     assert (check.check_name, check.partition) == ("every_recording_is_accounted_for", str(DAY))
     assert (check.passed, check.description) == (True, stores.verdict().sentence)

@@ -78,7 +78,7 @@ def stored(folder: Path, rows: Mapping[ReportName, Sequence[Line]], pulled: Mapp
         for account in pulled[report]:
             own = [row for row in lines if row["account_id"] == account]
             table = pa.Table.from_pylist(
-                [{**line, "row_key": str(place), "row_hash": "h"} for place, line in enumerate(own)],
+                [{**line, "row_key": str(index), "row_hash": "h"} for index, line in enumerate(own)],
                 schema=pa.schema([(name, pa.string()) for name in ("row_key", "row_hash", *(own[0] if own else ()))]),
             ).drop_columns(["account_id"] if own else [])
             ledger.append_rows(report, DAY, table, account_id=account, pulled_at=NOW, run_id="test")
@@ -367,7 +367,7 @@ def test_a_pull_that_does_not_bring_back_all_rows_that_are_gone_leaves_the_date_
     tmp_path: Path, left: int, brought: int
 ) -> None:
     ledger = Ledger(LocalFiles(tmp_path), clock=lambda: NOW)
-    uiis = [f"2026111705000000000{place}" for place in range(8)]
+    uiis = [f"2026111705000000000{index}" for index in range(8)]
 
     def append(uiis: Sequence[str]) -> None:
         for report in (AGENT, GLOBAL):

@@ -109,9 +109,9 @@ class Watch:
         job.execute_in_process(partition_key=day, instance=self.instance, raise_on_error=False, tags=tags)
 
     def tick(self) -> str:
-        told = self.sensor(build_sensor_context(instance=self.instance))
-        assert isinstance(told, SkipReason)
-        return told.skip_message or ""
+        result = self.sensor(build_sensor_context(instance=self.instance))
+        assert isinstance(result, SkipReason)
+        return result.skip_message or ""
 
 
 @pytest.fixture
@@ -262,10 +262,10 @@ def test_a_run_that_dagster_runs_again_by_itself_is_not_told(watch: Watch, hook:
 
 
 @pytest.mark.parametrize(
-    ("own", "canceled", "told"), [(True, True, 0), (True, False, 1), (False, True, 1), (False, False, 1)]
+    ("own", "canceled", "posts"), [(True, True, 0), (True, False, 1), (False, True, 1), (False, False, 1)]
 )
 def test_only_a_run_that_the_end_of_the_ui_canceled_itself_is_not_told(
-    watch: Watch, hook: Hook, own: bool, canceled: bool, told: int
+    watch: Watch, hook: Hook, own: bool, canceled: bool, posts: int
 ) -> None:
     watch.tick()
     watch.broken = Failure("stopped")
@@ -278,7 +278,7 @@ def test_only_a_run_that_the_end_of_the_ui_canceled_itself_is_not_told(
     if canceled:
         watch.instance.report_run_canceled(watch.instance.get_runs()[0])
     watch.tick()
-    assert len(hook.posts) == told
+    assert len(hook.posts) == posts
     assert all(DAYS[0] in post["title"] for post in hook.posts)
 
 
@@ -350,8 +350,8 @@ def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
             watch.tick()
         with pytest.raises(SettingsError, match="entry 2 is not an address"):
             Destinations(SecretStr(f"{hook.address},nonsense://{TOKEN}"))
-    known = load(AlertSettings)
-    shown = f"{failed.value!r} {caplog.text} {known!r} {Destinations(known.alert_urls)!r}"
+    settings = load(AlertSettings)
+    shown = f"{failed.value!r} {caplog.text} {settings!r} {Destinations(settings.alert_urls)!r}"
     assert TOKEN not in shown
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
@@ -425,5 +425,5 @@ def test_the_products_own_failures_and_checks_reach_people_without_personal_data
         .to_pylist()
     ]
     assert rows
-    told = json.dumps(hook.posts)
-    assert not [value for row in rows for value in row.values() if value and len(value) > 5 and value in told]
+    posted = json.dumps(hook.posts)
+    assert not [value for row in rows for value in row.values() if value and len(value) > 5 and value in posted]

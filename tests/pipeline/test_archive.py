@@ -400,8 +400,8 @@ def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_oth
     result = it.run(recent[0])
     assert not result.success
     assert "99999" in it.failures(result)["agent_segment_metadata"]
-    known = {pull.account_id for pull in it.services().ledger.pulls("agent_segment_metadata", recent[0])}
-    assert known == {"15300002", "15300003"}
+    pulled = {pull.account_id for pull in it.services().ledger.pulls("agent_segment_metadata", recent[0])}
+    assert pulled == {"15300002", "15300003"}
     assert it.run(recent[0], select=["recording_links", "recordings", "daily_manifest"]).success
     assert {state.account_id for state in it.states(recent[0]).values()} == {"15300002", "15300003"}
 

@@ -37,8 +37,8 @@ FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
 
 def store(bucket: Mock, day: date, numbers: Sequence[str], region: str) -> None:
     rows = [
-        {"account_id": "1", "uii": f"{day}-{place}", "ani": number, "ani_e164": to_e164(number, region)}
-        for place, number in enumerate(numbers)
+        {"account_id": "1", "uii": f"{day}-{index}", "ani": number, "ani_e164": to_e164(number, region)}
+        for index, number in enumerate(numbers)
     ]
     bucket.put(calls_key("", day), encode(pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)))
 
@@ -238,8 +238,8 @@ def test_a_search_finds_the_calls_that_a_person_may_see_and_no_others(
     roles: frozenset[Role],
 ) -> None:
     rows = [
-        {"account_id": account, "uii": str(place), "agent_id": agent, "queue_id": queue}
-        for place, (agent, queue, account) in enumerate(parties)
+        {"account_id": account, "uii": str(index), "agent_id": agent, "queue_id": queue}
+        for index, (agent, queue, account) in enumerate(parties)
     ]
     person = Person("m_weber", roles, teams)
     bucket.put(calls_key("", FIRST), encode(pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)))
@@ -253,9 +253,9 @@ def test_digits_are_not_looked_for_in_names_where_the_query_says_so(
 ) -> None:
     names = ["Grace 41", "Grace ٤"]
     rows = [
-        {"account_id": "1", "uii": name, "agent_id": f"200{place}", "queue_id": f"200{place}"}
+        {"account_id": "1", "uii": name, "agent_id": f"200{index}", "queue_id": f"200{index}"}
         | {"agent_name": name, "queue_name": name}
-        for place, name in enumerate(names)
+        for index, name in enumerate(names)
     ]
     bucket.put(calls_key("", FIRST), encode(pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)))
     for asked in ({"agent": text}, {"queue": text}):

@@ -55,7 +55,7 @@ class Check:
     out: str = ""
     err: str = ""
     everything: str = ""
-    said: dict[str, tuple[str, str]] = field(default_factory=dict)
+    findings: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __call__(self, *, s3: Any = None, now: datetime | None = None, arguments: list[str] | None = None) -> int:
         self.capsys.readouterr()
@@ -63,19 +63,19 @@ class Check:
         self.code = run("check", arguments or [], s3 or self.it.s3, backoff_s=0.01, **clock)
         self.out, self.err = self.capsys.readouterr()
         self.everything += self.out + self.err
-        self.said = {}
+        self.findings = {}
         joined = re.sub(r"\n {11}", " ", self.out)
         for line in joined.splitlines()[:-1]:
             match = re.fullmatch(r"(ok|warning|failed|not tried) +(.+?): (.+)", line)
             assert match, line
-            self.said[match[2]] = (match[1], match[3])
+            self.findings[match[2]] = (match[1], match[3])
         return self.code
 
     def verdicts(self, verdict: str) -> set[str]:
-        return {subject for subject, (found, _) in self.said.items() if found == verdict}
+        return {subject for subject, (found, _) in self.findings.items() if found == verdict}
 
     def sentence(self, subject: str) -> str:
-        return self.said[subject][1]
+        return self.findings[subject][1]
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
 ) -> None:
     command = check(store=moto)
     assert command() == 0, command.out
-    assert command.said["S3 create-only puts"][0] == "ok"
-    assert command.said["S3 Object Lock"][0] == command.said["S3 versioning"][0] == "warning"
+    assert command.findings["S3 create-only puts"][0] == "ok"
+    assert command.findings["S3 Object Lock"][0] == command.findings["S3 versioning"][0] == "warning"
     bucket = f"locked-{uuid.uuid4().hex[:12]}"
     moto.client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 365}}
@@ -132,8 +132,8 @@ def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
     )
     monkeypatch.setenv("ARCHIVE_BUCKET", bucket)
     assert command() == 0, command.out
-    assert command.said["S3 versioning"] == ("ok", "on.")
-    assert command.said["S3 Object Lock"] == ("ok", "on, by default for 365 days, compliance.")
+    assert command.findings["S3 versioning"] == ("ok", "on.")
+    assert command.findings["S3 Object Lock"] == ("ok", "on, by default for 365 days, compliance.")
 
 
 def test_it_asks_for_little_and_keeps_nothing_but_its_own_tiny_objects(check: Callable[..., Check]) -> None:
@@ -157,7 +157,7 @@ def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Chec
     command = check(store=moto)
     with answering(command.it.s3, "DELETE", 403, "AccessDenied"):
         assert command() == 0, command.out
-    verdict, sentence = command.said["S3 delete"]
+    verdict, sentence = command.findings["S3 delete"]
     assert verdict == "ok"
     assert sentence.startswith("refused, as it should be")
     assert [key for key in command.it.objects("") if key.startswith("probes/connection-")]
@@ -168,7 +168,7 @@ def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Chec
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "sentence"),
     [
         ({"RINGCENTRAL_JWT": WRONG["RINGCENTRAL_JWT"]}, "(Invalid JWT); check RINGCENTRAL_JWT"),
         (
@@ -182,14 +182,14 @@ def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Chec
     ],
 )
 def test_a_wrong_log_in_is_named_and_what_does_not_rest_on_it_is_tried_all_the_same(
-    check: Callable[..., Check], variables: dict[str, str], said: str
+    check: Callable[..., Check], variables: dict[str, str], sentence: str
 ) -> None:
     command = check(**variables)
     assert command() == 1
     assert command.verdicts("failed") == {"log-in"}
-    assert said in command.sentence("log-in")
+    assert sentence in command.sentence("log-in")
     assert command.verdicts("not tried") == {*of_account(*REPORTS), "a recording", "links of recordings"}
-    assert command.said["S3 put"][0] == command.said["ledger"][0] == "ok"
+    assert command.findings["S3 put"][0] == command.findings["ledger"][0] == "ok"
     assert command.out.splitlines()[-1].startswith("1 failure, ")
     assert not any(value in command.out for value in WRONG.values())
 
@@ -201,19 +201,19 @@ def test_a_wrong_token_shows_at_the_first_report(check: Callable[..., Check]) ->
     assert "check RINGCX_API_TOKEN" in command.sentence("agent_segment_metadata of account 15300002")
 
 
-@pytest.mark.parametrize(("way", "said"), [("password", "it returns a token"), ("token", "is sent as it is")])
+@pytest.mark.parametrize(("way", "sentence"), [("password", "it returns a token"), ("token", "is sent as it is")])
 def test_the_legacy_log_ins_work_too(
-    check: Callable[..., Check], way: str, said: str, monkeypatch: pytest.MonkeyPatch
+    check: Callable[..., Check], way: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = check()
     for name, value in command.it.sandbox.environment(login=way).items():
         monkeypatch.setenv(name, value)
     assert command() == 0, command.out
-    assert said in command.sentence("log-in")
+    assert sentence in command.sentence("log-in")
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "sentence"),
     [
         ("report_forbidden", "has the right READ on Account"),
         ("report_html_200", "the body is HTML or XML"),
@@ -223,13 +223,13 @@ def test_the_legacy_log_ins_work_too(
     ],
 )
 def test_a_report_that_is_refused_or_is_none_is_named_and_the_other_one_is_read(
-    check: Callable[..., Check], fault: str, said: str
+    check: Callable[..., Check], fault: str, sentence: str
 ) -> None:
     command = check(faults=Faults(**{fault: Where(paths=("global_call_type_detail",))}))
     assert command() == 1
     assert command.verdicts("failed") == of_account("global_call_type_detail")
-    assert said in command.sentence("global_call_type_detail of account 15300002")
-    assert command.said["agent_segment_metadata of account 15300002"][0] == "ok"
+    assert sentence in command.sentence("global_call_type_detail of account 15300002")
+    assert command.findings["agent_segment_metadata of account 15300002"][0] == "ok"
 
 
 def test_an_account_that_the_user_may_not_read_is_named_by_its_id(check: Callable[..., Check]) -> None:
@@ -251,24 +251,24 @@ def test_recordings_behind_a_log_in_are_given_to_it_and_refused_without(
 ) -> None:
     command = check(sandbox={"credentials": MEDIA})
     assert command() == 0, command.out
-    assert command.said["a recording"][0] == "ok"
-    assert command.said["links of recordings"] == ("ok", "are refused without the log-in for recordings.")
+    assert command.findings["a recording"][0] == "ok"
+    assert command.findings["links of recordings"] == ("ok", "are refused without the log-in for recordings.")
     monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", WRONG["RINGCX_MEDIA_PASSWORD"])
     assert command() == 1
     assert command.verdicts("failed") == {"a recording"}
     assert "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" in command.sentence("a recording")
-    assert command.said["links of recordings"][0] == "not tried"
+    assert command.findings["links of recordings"][0] == "not tried"
 
 
 def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Callable[..., Check]) -> None:
     command = check(RINGCX_MEDIA_USERNAME="somebody", RINGCX_MEDIA_PASSWORD="something-long")
     assert command() == 0, command.out
-    assert command.said["links of recordings"][0] == "warning"
+    assert command.findings["links of recordings"][0] == "warning"
     assert command.it.sandbox.counters()["requests"]["media"] == 2
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict", "said"),
+    ("fault", "verdict", "sentence"),
     [
         ("html_200", "failed", "often a log-in page"),
         ("not_found", "warning", "check again later"),
@@ -278,12 +278,12 @@ def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Cal
     ],
 )
 def test_what_comes_in_the_place_of_a_recording_is_told_apart(
-    check: Callable[..., Check], fault: str, verdict: str, said: str
+    check: Callable[..., Check], fault: str, verdict: str, sentence: str
 ) -> None:
     command = check(faults=Faults(**{fault: Where(share=1.0)}), sandbox={"evil_host": "localhost:9"})
     assert command() == (1 if verdict == "failed" else 0)
-    assert command.said["a recording"][0] == verdict
-    assert said in command.sentence("a recording")
+    assert command.findings["a recording"][0] == verdict
+    assert sentence in command.sentence("a recording")
 
 
 def test_a_host_that_is_not_listed_is_never_asked(check: Callable[..., Check]) -> None:
@@ -299,7 +299,7 @@ def test_a_quiet_account_is_tried_with_a_link_of_the_ledger(check: Callable[...,
     assert command.it.run(recent[0]).success
     command.it.sandbox.set_faults({"late_rows": {"share": 1.0}})
     assert command() == 0, command.out
-    assert command.said["a recording"][0] == "ok"
+    assert command.findings["a recording"][0] == "ok"
 
 
 def test_without_any_link_it_says_so_and_fails_nothing(check: Callable[..., Check]) -> None:
@@ -318,8 +318,8 @@ def test_a_bucket_that_there_is_not_is_named_and_the_source_is_tried_all_the_sam
     assert "There is no bucket there-is-no-such-bucket" in command.sentence("S3 put")
     untried = ("create-only puts", "checksums", "get", "delete", "versioning", "Object Lock")
     assert {f"S3 {what}" for what in untried} == command.verdicts("not tried")
-    assert command.said["clock against S3"][0] == "ok", "an error's answer bears a date too"
-    assert command.said["a recording"][0] == "ok"
+    assert command.findings["clock against S3"][0] == "ok", "an error's answer bears a date too"
+    assert command.findings["a recording"][0] == "ok"
 
 
 def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +339,7 @@ def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Stor
         assert command() == 1
     assert command.verdicts("failed") == {"S3 put"}
     assert "S3 refused s3:PutObject" in command.sentence("S3 put")
-    assert command.said["S3 list"][0] == command.said["ledger"][0] == "ok"
+    assert command.findings["S3 list"][0] == command.findings["ledger"][0] == "ok"
 
 
 def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: Store) -> None:
@@ -357,7 +357,7 @@ def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Chec
     ):
         assert command() == 0, command.out
     for subject in ("S3 versioning", "S3 Object Lock"):
-        assert command.said[subject][0] == "ok"
+        assert command.findings[subject][0] == "ok"
         assert "cannot be read with these credentials" in command.sentence(subject)
 
 
@@ -366,8 +366,8 @@ def test_a_clock_that_is_wrong_is_named_and_too_wrong_fails_s3(check: Callable[.
     command = check()
     code = command(now=datetime.now(UTC) + timedelta(minutes=minutes))
     verdict = {0: "ok", 2: "warning", 10: "failed"}[abs(minutes)]
-    assert command.said["clock against S3"][0] == verdict
-    assert command.said["clock against RingCX"][0] == ("ok" if verdict == "ok" else "warning")
+    assert command.findings["clock against S3"][0] == verdict
+    assert command.findings["clock against RingCX"][0] == ("ok" if verdict == "ok" else "warning")
     assert code == (1 if verdict == "failed" else 0)
     if minutes:
         assert ("ahead" if minutes > 0 else "behind") in command.sentence("clock against S3")
@@ -386,7 +386,7 @@ def test_a_place_of_the_limits_that_cannot_be_used_is_named(check: Callable[...,
     command = check(RATE_LIMIT_URL=str(tmp_path / "file" / "limits.sqlite"), RINGCX_LIMIT_REPORTS="2/60")
     assert command() == 1
     assert "limits" in command.verdicts("failed")
-    assert command.said["S3 put"][0] == "ok"
+    assert command.findings["S3 put"][0] == "ok"
 
 
 def test_the_limits_that_are_used_are_shown(check: Callable[..., Check]) -> None:
@@ -418,7 +418,7 @@ def test_the_proxy_is_named_without_its_credentials(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict", "said"),
+    ("status", "body", "verdict", "sentence"),
     [
         (200, "json", "ok", "can be read"),
         (403, "json", "failed", "WEM access right"),
@@ -428,7 +428,7 @@ def test_the_proxy_is_named_without_its_credentials(
     ],
 )
 def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
-    check: Callable[..., Check], status: int, body: str, verdict: str, said: str
+    check: Callable[..., Check], status: int, body: str, verdict: str, sentence: str
 ) -> None:
     with current_api(status, body) as (url, asked):
         command = check(RINGCX_SOURCE="current", RINGCX_RC_ACCOUNT_ID="37439510", RINGCX_API_URL=url)
@@ -439,13 +439,13 @@ def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
     assert request["body"]["timeInterval"] == 300
     assert request["authorization"].startswith("Bearer ")
     subject = "interaction_metadata of account 15300002"
-    assert command.said[subject][0] == verdict
-    assert said in command.sentence(subject)
-    assert not of_account(*REPORTS) & set(command.said), "the reports are not asked for"
+    assert command.findings[subject][0] == verdict
+    assert sentence in command.sentence(subject)
+    assert not of_account(*REPORTS) & set(command.findings), "the reports are not asked for"
 
 
 @pytest.mark.parametrize(
-    ("variables", "arguments", "said"),
+    ("variables", "arguments", "sentence"),
     [
         ({"ARCHIVE_BUCKET": ""}, [], "ARCHIVE_BUCKET is not set"),
         ({"RINGCENTRAL_JWT": ""}, [], "No complete log-in is set"),
@@ -454,11 +454,11 @@ def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
     ],
 )
 def test_a_wrong_setting_or_command_ends_with_2_and_a_sentence(
-    check: Callable[..., Check], variables: dict[str, str], arguments: list[str], said: str
+    check: Callable[..., Check], variables: dict[str, str], arguments: list[str], sentence: str
 ) -> None:
     command = check(**variables)
     assert command(arguments=arguments) == 2
-    assert said in command.err
+    assert sentence in command.err
     assert command.out == ""
     assert "canary" not in command.err
 
@@ -541,9 +541,9 @@ def test_without_a_client_for_s3_it_ends_with_the_setting_that_is_wrong(
     monkeypatch.setenv("AWS_PROFILE", "none-of-ours")
     command.capsys.readouterr()
     assert run("check", [], None, backoff_s=0.01) == 2
-    said = command.capsys.readouterr()
-    assert said.out == ""
-    assert "AWS_PROFILE names a profile that is not in AWS's configuration files" in said.err
+    output = command.capsys.readouterr()
+    assert output.out == ""
+    assert "AWS_PROFILE names a profile that is not in AWS's configuration files" in output.err
 
 
 def test_a_recording_that_is_archived_is_requested_rather_than_a_newer_one_that_is_pending(tmp_path: Path) -> None:

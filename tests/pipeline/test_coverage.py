@@ -90,8 +90,8 @@ def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source
 
 def test_a_gap_says_how_far_the_report_was_pulled() -> None:
     pulls = {REPORTS[0]: [a_pull(REPORTS[0], ACCOUNTS[0], 0, 12)]}
-    said = [str(gap) for gap in unpulled(pulls, DAY, settings_of("legacy", ACCOUNTS[:1]))]
-    assert said == [
+    gaps = [str(gap) for gap in unpulled(pulls, DAY, settings_of("legacy", ACCOUNTS[:1]))]
+    assert gaps == [
         "agent_segment_metadata of account 15300002 was pulled only up to 2026-11-18 12:00 UTC",
         "global_call_type_detail of account 15300002 was never pulled",
     ]

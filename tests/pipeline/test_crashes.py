@@ -103,7 +103,7 @@ class Gate:
                 return
             upstream.send(body)
             answer = upstream.getresponse()
-            told = answer.read()
+            content = answer.read()
             if phase == "after":
                 self._hold()
             request.send_response(answer.status)
@@ -111,9 +111,9 @@ class Gate:
                 if name.lower() not in {"connection", "date", "server", "transfer-encoding"}:
                     request.send_header(name, value)
             if "content-length" not in {name.lower() for name, _ in answer.getheaders()}:
-                request.send_header("Content-Length", str(len(told)))
+                request.send_header("Content-Length", str(len(content)))
             request.end_headers()
-            request.wfile.write(told)
+            request.wfile.write(content)
         finally:
             upstream.close()
 

@@ -51,7 +51,7 @@ def rows_of(it: World, day: date, *columns: str) -> list[dict[str, Any]]:
     return it.services().ledger.latest_rows("interaction_metadata", day, columns=names).to_pylist()
 
 
-def asked(it: World) -> dict[str, int]:
+def times_asked(it: World) -> dict[str, int]:
     """Start of each window that was asked for -> how often."""
     return {name.rpartition("/")[2]: count for name, count in it.sandbox.counters()["windows"].items()}
 
@@ -112,7 +112,7 @@ def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
     assert (traces[0].period_start, traces[-1].period_end) == bounds
     assert all(earlier.period_end == later.period_start for earlier, later in pairwise(traces))
     assert sum((trace.period_end - trace.period_start for trace in traces), timedelta()) == timedelta(hours=hours)
-    assert set(asked(it)) == {f"{trace.period_start:%Y-%m-%dT%H:%M:%S}" for trace in traces}
+    assert set(times_asked(it)) == {f"{trace.period_start:%Y-%m-%dT%H:%M:%S}" for trace in traces}
     ended = [datetime.fromisoformat(row["segment_end_time_ms"]) for row in rows_of(it, day, "segment_end_time_ms")]
     assert ended
     assert all(bounds[0] <= end <= bounds[1] for end in ended)
@@ -126,13 +126,13 @@ def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current
     assert it.metadata(result, "interaction_metadata")["whole_day"] is False
     (pull,) = it.services().ledger.pulls("interaction_metadata", today)
     assert pull.period_end <= pull.pulled_at - timedelta(minutes=15)
-    before = asked(it)
+    before = times_asked(it)
     time.sleep(1.1)  # periods end at whole seconds
     assert it.run(today, select=PULL).success
     # The whole windows are not asked for again so soon; the one that is not over yet has grown.
-    assert {name: count - before.get(name, 0) for name, count in asked(it).items() if count > before.get(name, 0)} == (
-        {max(before): 1}
-    )
+    assert {
+        name: count - before.get(name, 0) for name, count in times_asked(it).items() if count > before.get(name, 0)
+    } == ({max(before): 1})
 
 
 def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
@@ -143,18 +143,18 @@ def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
     result = it.run(day, select=PULL)
     assert not result.success
     assert "is not available now (HTTP 503)" in it.failures(result)["interaction_metadata"]
-    assert set(asked(it)) == set(starts(day, 0, 3, 6, 9, 12))
+    assert set(times_asked(it)) == set(starts(day, 0, 3, 6, 9, 12))
     assert it.services().ledger.pulls("interaction_metadata", day) == []
     it.sandbox.reset()
     it.sandbox.set_faults(Faults())
     assert it.run(day, select=PULL).success
-    assert asked(it) == dict.fromkeys(starts(day, 12, 15, 18, 21), 1)
+    assert times_asked(it) == dict.fromkeys(starts(day, 12, 15, 18, 21), 1)
     (pull,) = it.services().ledger.pulls("interaction_metadata", day)
     assert pull.rows == pull.new == len(rows_of(it, day))
     it.sandbox.reset()
     it.sandbox.set_faults(Faults())
     assert it.run(day, select=PULL).success  # complete by now: a later pull asks for all, since rows change
-    assert asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
+    assert times_asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
     assert it.services().ledger.pulls("interaction_metadata", day)[-1].unchanged == pull.rows
 
 
@@ -169,9 +169,9 @@ def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
         time.sleep(0.1)
     run.signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
-    assert asked(it) == dict.fromkeys(starts(day, 0, 3, 6), 1)
+    assert times_asked(it) == dict.fromkeys(starts(day, 0, 3, 6), 1)
     assert it.run(day, select=PULL).success
-    assert asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
+    assert times_asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
 
 
 def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_others_are_kept(
@@ -235,7 +235,7 @@ def test_without_the_right_the_failure_names_it(current: Callable[..., World], r
     sentence = it.failures(result)["interaction_metadata"]
     assert "HTTP 403" in sentence
     assert "WEM access right" in sentence
-    assert sum(asked(it).values()) == 0
+    assert sum(times_asked(it).values()) == 0
     assert it.sandbox.counters()["requests"]["metadata"] == 1  # no window has it, so one question is enough
 
 

@@ -16,7 +16,7 @@ from pipelines.ledger.states import Status
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import all_resources
 from tests.pipeline.conftest import World
-from tests.pipeline.stored_events import calls, store, told
+from tests.pipeline.stored_events import calls, event_fields, store
 
 AFTER_EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest", "calls"]
 
@@ -28,15 +28,15 @@ def world(world: Callable[..., World]) -> Callable[..., World]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def events_folder(tmp_path: Path) -> Path:
     return tmp_path / "stored-events"
 
 
 @pytest.mark.slow
 def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_within_five_minutes(
-    world: Callable[..., World], place: Path
+    world: Callable[..., World], events_folder: Path
 ) -> None:
-    it, begin = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (16, 16)}), datetime.now(UTC)
+    it, begin = world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (16, 16)}), datetime.now(UTC)
     day = begin.date() - timedelta(days=1)
     of_day = calls(it, day)
     arrives = {call.uii: begin + timedelta(seconds=17 * number) for number, call in enumerate(of_day)}
@@ -47,7 +47,7 @@ def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_withi
         now = begin + timedelta(minutes=minute)
         for call in of_day:
             if arrives[call.uii] <= now and call.uii not in stored:
-                store(place, day, told(it, [call]), at=arrives[call.uii])
+                store(events_folder, day, event_fields(it, [call]), at=arrives[call.uii])
                 stored.add(call.uii)
         ahead = Environment(clock=lambda now=now: now + timedelta(seconds=20), s3_client=it.s3)  # a run's start
         for name in ("pending_recordings", "end_call_events_arrived"):
@@ -90,41 +90,41 @@ def evaluate(
         return found
 
 
-def asked(found: SensorResult) -> list[str]:
+def dates_requested(found: SensorResult) -> list[str]:
     return [request.partition_key for request in found.run_requests]
 
 
 def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
-    world: Callable[..., World], place: Path
+    world: Callable[..., World], events_folder: Path
 ) -> None:
-    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
-    assert asked(evaluate(it.instance)) == []
-    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
+    it, today = world(EVENTS_URL=str(events_folder)), datetime.now(UTC).date()
+    assert dates_requested(evaluate(it.instance)) == []
+    store(events_folder, today, [{"call_id": "1", "account_id": "15300002"}])
     first = evaluate(it.instance)
-    assert asked(first) == [today.isoformat()]
+    assert dates_requested(first) == [today.isoformat()]
     assert [key.to_user_string() for key in first.run_requests[0].asset_selection] == AFTER_EVENTS
     it.instance.create_run_for_job(
         build_defs().resolve_job_def("archive_day"),
         tags={"dagster/partition": today.isoformat(), "dagster/run_key": first.run_requests[0].run_key},
         status=DagsterRunStatus.SUCCESS,
     )
-    assert asked(evaluate(it.instance)) == []
-    store(place, today, [{"call_id": "2", "account_id": "15300002"}])
+    assert dates_requested(evaluate(it.instance)) == []
+    store(events_folder, today, [{"call_id": "2", "account_id": "15300002"}])
     third = evaluate(it.instance)
-    assert asked(third) == [today.isoformat()]
+    assert dates_requested(third) == [today.isoformat()]
     assert third.run_requests[0].run_key != first.run_requests[0].run_key
 
 
 def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each_time(
-    world: Callable[..., World], place: Path
+    world: Callable[..., World], events_folder: Path
 ) -> None:
     now = datetime.now(UTC)
     zone = "UTC" if now.hour < 20 else "Etc/GMT+12"  # in which the day is not over within the next 70 minutes
-    it, today = world(EVENTS_URL=str(place), ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
+    it, today = world(EVENTS_URL=str(events_folder), ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
     for day, often in ((today, False), (today - timedelta(days=1), True)):
         selections = []
         for number, at in enumerate((now, now, now + timedelta(minutes=50), now + timedelta(minutes=70))):
-            store(place, day, [{"call_id": f"{number}", "account_id": "15300002"}])
+            store(events_folder, day, [{"call_id": f"{number}", "account_id": "15300002"}])
             found = evaluate(it.instance, now=at)
             (request,) = [candidate for candidate in found.run_requests if candidate.partition_key == day.isoformat()]
             selections.append([key.to_user_string() for key in request.asset_selection])
@@ -134,19 +134,19 @@ def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each
 
 
 def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_after_one_that_failed_when_more_arrives(
-    world: Callable[..., World], place: Path
+    world: Callable[..., World], events_folder: Path
 ) -> None:
-    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
-    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
+    it, today = world(EVENTS_URL=str(events_folder)), datetime.now(UTC).date()
+    store(events_folder, today, [{"call_id": "1", "account_id": "15300002"}])
     job = build_defs().resolve_job_def("archive_day")
     tags = {"dagster/partition": today.isoformat()}
     run = it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
-    assert asked(evaluate(it.instance)) == []
+    assert dates_requested(evaluate(it.instance)) == []
     it.instance.delete_run(run.run_id)
     (request,) = evaluate(it.instance).run_requests
     it.instance.create_run_for_job(
         job, tags=tags | {"dagster/run_key": request.run_key}, status=DagsterRunStatus.FAILURE
     )
-    assert asked(evaluate(it.instance)) == []
-    store(place, today, [{"call_id": "2", "account_id": "15300002"}])
-    assert asked(evaluate(it.instance)) == [today.isoformat()]
+    assert dates_requested(evaluate(it.instance)) == []
+    store(events_folder, today, [{"call_id": "2", "account_id": "15300002"}])
+    assert dates_requested(evaluate(it.instance)) == [today.isoformat()]

@@ -27,7 +27,7 @@ from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
 from tests.listing import listed
 from tests.pipeline.conftest import World
-from tests.pipeline.stored_events import calls, store, told
+from tests.pipeline.stored_events import calls, event_fields, store
 
 EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
 
@@ -39,7 +39,7 @@ def world(world: Callable[..., World]) -> Callable[..., World]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def events_folder(tmp_path: Path) -> Path:
     return tmp_path / "stored-events"
 
 
@@ -74,11 +74,11 @@ def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
 
 
 def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
     received = datetime.now(UTC).replace(microsecond=0)
-    store(place, day, told(it, calls(it, day)), at=received)
+    store(events_folder, day, event_fields(it, calls(it, day)), at=received)
     result = it.run(day, select=EVENTS)
     assert result.success
     found = it.metadata(result, "end_call_events")
@@ -100,11 +100,11 @@ def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
 
 
 def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
     begun = datetime.now(UTC)
-    store(place, day, told(it, calls(it, day)), at=begun - timedelta(seconds=130))
+    store(events_folder, day, event_fields(it, calls(it, day)), at=begun - timedelta(seconds=130))
     result = it.run(day, select=EVENTS)
     found = it.metadata(result, "recordings")
     assert found["archived"] == found["recordings_by_event"] == len(it.states(day, day + timedelta(days=1)))
@@ -115,10 +115,10 @@ def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
 
 @pytest.mark.slow
 def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (60, 60)}), recent[0]
-    with ReceiverProcess(place) as receiver:
+    it, day = world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (60, 60)}), recent[0]
+    with ReceiverProcess(events_folder) as receiver:
         route = {"url": receiver.url, "header": ("Authorization", AUTHORIZATION), "lost": 0.1, "doubled": 0.1}
         sent = EventSender(it.sandbox.config, it.sandbox.url, EventRoute(form="query", **route)).send_day(day)
     assert set(sent.statuses) == {200}
@@ -154,16 +154,16 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
 
 
 def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
-    events = told(it, calls(it, day))
-    store(place, day, events)
+    it, day = world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
+    events = event_fields(it, calls(it, day))
+    store(events_folder, day, events)
     assert it.run(day, select=["end_call_events"]).success
     ledger = it.services().ledger
     rows = ledger.all_rows("end_call_events", day).num_rows
     assert rows == len(events)
-    store(place, day, [*events[:3], *events[:1]], at=datetime.now(UTC) + timedelta(seconds=5))
+    store(events_folder, day, [*events[:3], *events[:1]], at=datetime.now(UTC) + timedelta(seconds=5))
     again = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
     assert (again["events_read"], again["events_new"], again["events_known"]) == (4, 0, 4)
     idle = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
@@ -176,28 +176,29 @@ def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
 
 
 def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
-    (event, *_) = told(it, [call for call in calls(it, day) if call.mono])
+    it, day = world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
+    (event, *_) = event_fields(it, [call for call in calls(it, day) if call.mono])
     now = datetime.now(UTC)
-    store(place, day, [event | {"agent_disposition": ""}], at=now)
-    store(place, day, [event | {"agent_disposition": "Resolved"}], at=now + timedelta(seconds=1))
+    store(events_folder, day, [event | {"agent_disposition": ""}], at=now)
+    store(events_folder, day, [event | {"agent_disposition": "Resolved"}], at=now + timedelta(seconds=1))
     assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_changed"] == 1
-    store(place, day, [event | {"agent_disposition": ""}], at=now + timedelta(seconds=2))
+    store(events_folder, day, [event | {"agent_disposition": ""}], at=now + timedelta(seconds=2))
     assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_known"] == 1
     (latest,) = it.services().ledger.latest_rows("end_call_events", day).to_pylist()
     assert latest["agent_disposition"] == "Resolved"
 
 
 def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_again_when_it_has_grown(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
     first, second = (
-        frame({"received_at": "2026-11-20T10:00:00+00:00", "fields": event}) for event in told(it, calls(it, day)[:2])
+        frame({"received_at": "2026-11-20T10:00:00+00:00", "fields": event})
+        for event in event_fields(it, calls(it, day)[:2])
     )
-    file = place / day_folder(day) / "01KB0000000000000000000000.events"
+    file = events_folder / day_folder(day) / "01KB0000000000000000000000.events"
     file.parent.mkdir(parents=True)
     file.write_bytes(first + second[:40])
     assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_new"] == 1
@@ -211,12 +212,12 @@ def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_aga
 
 
 def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
-    world: Callable[..., World], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it, day = world(EVENTS_URL=str(place), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
+    it, day = world(EVENTS_URL=str(events_folder), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
     both = calls(it, day)
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
-    store(place, day, told(it, both))
+    store(events_folder, day, event_fields(it, both))
     found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
     others = [call for call in both if call.account_id == "15300003"]
     assert (found["events_new"], found["events_of_other_accounts"]) == (len(both) - len(others), len(others))
@@ -229,14 +230,14 @@ def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
 
 
 def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_are_gone(
-    world: Callable[..., World], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
-    store(place, day, told(it, calls(it, day)))
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    store(events_folder, day, event_fields(it, calls(it, day)))
     assert it.run(day, select=["end_call_events"]).success
     kept = it.services().ledger.all_rows("end_call_events", day)
     Path("ledger/report_rows/report=end_call_events").rename("ledger/report_rows/report=end_call_events_foreign")
-    shutil.rmtree(place)
+    shutil.rmtree(events_folder)
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300009")
     it.run(day, select=["end_call_events"])
     assert it.services().ledger.all_rows("end_call_events", day).num_rows == 0
@@ -253,24 +254,24 @@ def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_
 def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
     world: Callable[..., World],
     recent: list[date],
-    place: Path,
+    events_folder: Path,
     record: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
-    LocalEvents(place).write([(day_folder(day), frame(record))])
-    store(place, day, told(it, calls(it, day)))
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    LocalEvents(events_folder).write([(day_folder(day), frame(record))])
+    store(events_folder, day, event_fields(it, calls(it, day)))
     found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
     assert (found["events_new"], found["damaged_lines"]) == (len(calls(it, day)), 1)
-    (said,) = {entry.getMessage() for entry in caplog.records if entry.name == "pipelines.steps.pull.events"}
-    assert said.startswith(f"The file {day_folder(day)}")
+    (message,) = {entry.getMessage() for entry in caplog.records if entry.name == "pipelines.steps.pull.events"}
+    assert message.startswith(f"The file {day_folder(day)}")
 
 
 def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place), EVENTS_TIMEZONE="US/Pacific"), recent[0]
-    store(place, day, told(it, calls(it, day)))
+    it, day = world(EVENTS_URL=str(events_folder), EVENTS_TIMEZONE="US/Pacific"), recent[0]
+    store(events_folder, day, event_fields(it, calls(it, day)))
     found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
     assert found["start_disagrees"] == len(calls(it, day))
     starts = {call.uii: call.started_at for call in calls(it, day)}
@@ -278,10 +279,10 @@ def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
 
 
 def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
-    store(place, day, told(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    store(events_folder, day, event_fields(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
     by_events = it.run(day, select=EVENTS, checks=True)
     assert not check_of(by_events, "every_recording_is_accounted_for").passed
     assert counts_of(by_events, "every_recording_is_accounted_for")["reports_not_pulled"] == 2
@@ -291,13 +292,13 @@ def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
 
 
 def test_the_check_says_both_ways_what_the_other_does_not_know(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (50, 50)}), recent[1]
+    it, day = world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (50, 50)}), recent[1]
     recorded = [call for call in calls(it, day) if call.mono]
-    events = told(it, recorded[30:])
+    events = event_fields(it, recorded[30:])
     invented = events[0] | {"call_id": f"{day:%Y%m%d}120000" + "0" * 14}
-    store(place, day, [*events, invented])
+    store(events_folder, day, [*events, invented])
     result = it.run(day, checks=True)
     found = counts_of(result, "every_event_arrived")
     assert (found["calls_without_event"], found["events_without_call"]) == (30, 1)
@@ -312,13 +313,13 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
 
 
 def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
-    world: Callable[..., World], recent: list[date], place: Path
+    world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(place)), recent[0]
-    store(place, day, told(it, calls(it, day)))
+    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    store(events_folder, day, event_fields(it, calls(it, day)))
     assert it.run(day, select=["end_call_events"]).success
-    known = it.services().settings
-    finding = every_event_arrived(it.services().ledger, day, known, now=datetime.now(UTC))
+    settings = it.services().settings
+    finding = every_event_arrived(it.services().ledger, day, settings, now=datetime.now(UTC))
     assert (finding.counts["events_without_call"], finding.counts["accounts_not_compared"]) == (0, 1)
 
 
@@ -348,7 +349,7 @@ def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[...
         patch.setenv("EVENTS_URL", it.variables["EVENTS_URL"])
         keeper = events_at(it.variables["EVENTS_URL"], lambda: it.s3)
         received = datetime.now(UTC).isoformat()
-        for event in told(it, calls(it, day)):
+        for event in event_fields(it, calls(it, day)):
             keeper.write([(day_folder(day), frame({"received_at": received, "fields": event}))])
         for new in (len(calls(it, day)), 0):
             found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")

@@ -46,10 +46,10 @@ def test_find_shows_writes_and_counts_what_it_finds(
         lines = list(csv.DictReader(file))
     assert [line["uii"] for line in lines] == [call["uii"] for call in found["calls"]]
     assert {line["ani"][:2] for line in lines if line["ani"].startswith(("+", "'"))} <= {"'+"}
-    call = found["calls"][0]
-    assert run("find", [*around, "--uii", call["uii"], "--limit", "1", *files], it.s3) == 0
+    chosen = found["calls"][0]
+    assert run("find", [*around, "--uii", chosen["uii"], "--limit", "1", *files], it.s3) == 0
     again = json.loads((tmp_path / "found.json").read_text())
-    assert [call["uii"] for call in again["calls"]] == [call["uii"]]
+    assert [call["uii"] for call in again["calls"]] == [chosen["uii"]]
     assert run("find", [*around, "--agent", "nobody"], it.s3) == 1
 
 

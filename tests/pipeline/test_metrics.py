@@ -93,11 +93,11 @@ def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
     monkeypatch.setenv("ARCHIVE_START_DATE", str(day))
     rows: list[dict[str, Any]] = []
 
-    def seen(*arguments: Any, **named: Any) -> list[dict[str, Any]]:
+    def remember_status(*arguments: Any, **named: Any) -> list[dict[str, Any]]:
         rows.extend(status(*arguments, **named))
         return rows
 
-    monkeypatch.setattr(metrics_command, "status", seen)
+    monkeypatch.setattr(metrics_command, "status", remember_status)
     file = tmp_path / "ringcx_archive.prom"
     assert run("metrics", ["--file", str(file)], it.s3) == 0
     found = read(file.read_text())

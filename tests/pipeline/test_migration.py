@@ -147,9 +147,9 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
         patch.setenv("RINGCX_SOURCE", "current")
         assert it.run(OLD, select=["interaction_metadata", "recording_links", "recordings"]).success
     assert run("verify", ["--from", f"{OLD}", "--to", f"{OLD}"], it.s3) == 1
-    said = capsys.readouterr().out
-    assert "stale" in said  # not sealed since, and no more than that: nothing was taken out of the ledger
-    assert "ledger_lacks" not in said
+    output = capsys.readouterr().out
+    assert "stale" in output  # not sealed since, and no more than that: nothing was taken out of the ledger
+    assert "ledger_lacks" not in output
     run_as(it, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
     states = it.states(OLD)
     assert {state.status for state in states.values()} == {Status.archived}

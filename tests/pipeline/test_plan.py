@@ -173,7 +173,7 @@ def limit(found: dict[str, Any], name: str) -> dict[str, Any]:
     return limit
 
 
-def of(found: dict[str, Any], day: date) -> dict[str, Any]:
+def row_of(found: dict[str, Any], day: date) -> dict[str, Any]:
     (row,) = [row for row in found["dates"] if row["date"] == str(day)]
     return row
 
@@ -202,7 +202,7 @@ def test_interaction_metadata_is_asked_for_by_the_windows_of_a_day_of_23_24_or_2
     it = chronicle(RINGCX_SOURCE="current", ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW=window)
     found = it.plan(date(2026, 3, 28), date(2026, 10, 25))
     asked = [
-        of(found, day)["requests"]["metadata"] for day in (date(2026, 3, 29), date(2026, 3, 30), date(2026, 10, 25))
+        row_of(found, day)["requests"]["metadata"] for day in (date(2026, 3, 29), date(2026, 3, 30), date(2026, 10, 25))
     ]
     assert asked == [spring, usual, autumn]
     assert limit(found, "reports")["requests"] == 0
@@ -221,7 +221,7 @@ def test_a_date_that_either_source_covers_is_complete_and_another_costs_what_is_
     it.pulled(back(5), names=["agent_segment_metadata"])
     found = it.plan(back(5), back(3))
     assert [day["state"] for day in found["dates"]] == ["partly pulled", "complete", "complete"]
-    assert of(found, back(5))["requests"] == {"reports": 3, "metadata": 8}
+    assert row_of(found, back(5))["requests"] == {"reports": 3, "metadata": 8}
 
 
 def test_complete_dates_are_left_out_and_the_backfills_are_the_ranges_between_them(
@@ -254,7 +254,7 @@ def test_a_pulled_date_with_something_pending_fetches_only_that(chronicle: Calla
     it.pulled(back(2))
     it.recordings(back(2), held=4, pending=13, size=2_000_000)
     found = it.plan(back(2), back(2))
-    day = of(found, back(2))
+    day = row_of(found, back(2))
     assert (day["state"], day["pending"], day["recordings_to_fetch"], day["estimated"]) == ("pending", 13, 13, False)
     assert day["bytes_to_store"] == 13 * 2_000_000
     assert limit(found, "media")["seconds"] == 2 * 61
@@ -283,18 +283,18 @@ def test_only_a_pull_of_the_whole_day_makes_it_complete_as_it_does_for_the_check
     it = chronicle(RINGCX_SOURCE="current")
     for part in parts:
         it.pulled(back(2), names=[INTERACTIONS], part=part)
-    assert of(it.plan(back(2), back(2)), back(2))["state"] == state
+    assert row_of(it.plan(back(2), back(2)), back(2))["state"] == state
 
 
 def test_a_date_that_one_account_was_not_asked_for_is_not_complete(chronicle: Callable[..., Chronicle]) -> None:
     it = chronicle(RINGCX_ACCOUNT_IDS="15300002,15300003")
     it.pulled(back(2))
-    assert of(it.plan(back(2), back(2)), back(2))["state"] == "partly pulled"
+    assert row_of(it.plan(back(2), back(2)), back(2))["state"] == "partly pulled"
 
 
 def test_today_is_not_over_and_is_left_to_the_nights_run(chronicle: Callable[..., Chronicle]) -> None:
     found = chronicle().plan(back(1), TODAY)
-    assert of(found, TODAY)["state"] == "not over"
+    assert row_of(found, TODAY)["state"] == "not over"
     assert [(backfill["from"], backfill["to"]) for backfill in found["backfills"]] == [(str(back(1)), str(back(1)))]
 
 
@@ -346,7 +346,7 @@ def test_what_the_source_purges_soon_comes_first_and_what_it_has_purged_comes_la
         (str(back(25)), str(back(20)), "in time"),
         (str(back(33)), str(back(31)), "probably lost"),
     ]
-    assert [of(found, back(ago))["days_left"] for ago in (33, 30, 20)] == [-3, 0, 10]
+    assert [row_of(found, back(ago))["days_left"] for ago in (33, 30, 20)] == [-3, 0, 10]
     assert it.out.index("# urgent") < it.out.index("# probably lost")
 
 
@@ -363,7 +363,7 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (("--from", "2026-11-20"), "Missing option '--to'"),
         (("--from", "2026-11-20", "--to", "2026-11-19"), "is after --to"),
@@ -375,12 +375,12 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
     ],
 )
 def test_a_wrong_command_ends_with_2_and_a_sentence(
-    chronicle: Callable[..., Chronicle], arguments: tuple[str, ...], said: str
+    chronicle: Callable[..., Chronicle], arguments: tuple[str, ...], sentence: str
 ) -> None:
-    told = chronicle().refused(*arguments)
-    assert said in told
-    assert told.endswith(".\n")
-    assert told.count("\n") == 1
+    refusal = chronicle().refused(*arguments)
+    assert sentence in refusal
+    assert refusal.endswith(".\n")
+    assert refusal.count("\n") == 1
 
 
 def test_a_wrong_setting_ends_with_2_and_names_the_variable(chronicle: Callable[..., Chronicle]) -> None:
@@ -609,9 +609,9 @@ def test_the_job_plans_what_its_config_asks_for(world: Callable[..., World], rec
     asked = it.sandbox.counters()["requests"]
     result = planned_in_dagster(it, {"first_date": str(recent[0]), "last_date": str(recent[1])})
     (event,) = [event for event in result.events_for_node("plan_dates") if event.is_successful_output]
-    told = {name: value.value for name, value in event.step_output_data.metadata.items()}
-    assert (told["dates"], told["dates_to_run"]) == (2, 1)
-    assert f"--from {recent[1]} --to {recent[1]} --noprompt" in told["plan"]
+    metadata = {name: value.value for name, value in event.step_output_data.metadata.items()}
+    assert (metadata["dates"], metadata["dates_to_run"]) == (2, 1)
+    assert f"--from {recent[1]} --to {recent[1]} --noprompt" in metadata["plan"]
     assert it.sandbox.counters()["requests"] == asked, "a plan asks for nothing"
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 11, 24)
 
 
-def place(day: date, today: date, calendar: Calendar) -> tuple[int, int]:
+def rank_of(day: date, today: date, calendar: Calendar) -> tuple[int, int]:
     """Where a date belongs, in the words of the requirement: today, the look-back (newest first), the oldest first."""
     back = (today - day).days
     return (0, back) if back <= calendar.archive_look_back_days + 1 else (1, -back)
@@ -35,7 +35,7 @@ def place(day: date, today: date, calendar: Calendar) -> tuple[int, int]:
 def test_dates_get_permits_today_first_then_the_look_back_then_the_oldest(look_back: int, days: list[date]) -> None:
     calendar = Calendar(archive_look_back_days=look_back)
     by_priority = sorted(days, key=lambda day: priority.of_requests(day, TODAY, calendar))
-    assert by_priority == sorted(days, key=lambda day: place(day, TODAY, calendar))
+    assert by_priority == sorted(days, key=lambda day: rank_of(day, TODAY, calendar))
     assert all(-(2**31) <= priority.of_requests(day, TODAY, calendar) < 2**31 for day in days), "what a store can keep"
 
 
@@ -62,14 +62,14 @@ def test_the_services_of_a_run_know_its_date(tags: dict[str, str], day: date | N
     seen: list[date | None] = []
 
     @op(required_resource_keys={"source"})
-    def look(context: OpExecutionContext) -> None:
+    def note_date(context: OpExecutionContext) -> None:
         seen.append(context.resources.source.day)
 
     @job(resource_defs=all_resources())
-    def looking() -> None:
-        look()
+    def noting() -> None:
+        note_date()
 
-    assert looking.execute_in_process(tags=tags).success
+    assert noting.execute_in_process(tags=tags).success
     assert seen == [day]
 
 

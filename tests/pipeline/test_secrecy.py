@@ -96,16 +96,16 @@ def personal_data_of(it: World, *days: date) -> set[str]:
     return found
 
 
-def told(texts: Iterable[tuple[str, str]], forbidden: set[str]) -> list[tuple[str, str]]:
+def leaks_in(texts: Iterable[tuple[str, str]], forbidden: set[str]) -> list[tuple[str, str]]:
     """Where something forbidden stands: (place, what). A short name counts as a word, not as a part of one."""
     plain = [secret for secret in forbidden if len(secret) > 6 or not secret.isascii()]
     words = re.compile("|".join(rf"\b{re.escape(secret)}\b" for secret in forbidden if secret not in plain) or r"(?!)")
     found = []
-    for place, text in texts:
+    for where, text in texts:
         # Dagster and JSON write other scripts as \uXXXX, sometimes twice over.
         readable = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), text)
-        found += [(place, secret) for secret in plain if secret in text or secret in readable]
-        found += [(place, match[0]) for match in words.finditer(readable)]
+        found += [(where, secret) for secret in plain if secret in text or secret in readable]
+        found += [(where, match[0]) for match in words.finditer(readable)]
     return found
 
 
@@ -275,9 +275,9 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
     ledger = it.services().ledger
     rows = [json.dumps(ledger.all_rows(report, day).to_pylist(), default=str) for report in REPORTS]
     links = json.dumps([state.link for state in it.states(day).values()])
-    assert len({text_found for _, text_found in told((("rows", text) for text in rows), personal)}) > 30, (
+    assert len({text_found for _, text_found in leaks_in((("rows", text) for text in rows), personal)}) > 30, (
         "it looks for nothing real"
     )
-    assert told([("links", links)], secrets_of(it)), "it looks for nothing real"
-    assert told([*places, *stored], secrets_of(it)) == []
-    assert told([*places, *stored], personal) == []
+    assert leaks_in([("links", links)], secrets_of(it)), "it looks for nothing real"
+    assert leaks_in([*places, *stored], secrets_of(it)) == []
+    assert leaks_in([*places, *stored], personal) == []

@@ -28,13 +28,13 @@ GOOD = {
 }
 
 
-def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+def set_variables(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     for name, value in (GOOD | variables).items():
         monkeypatch.setenv(name, value)
 
 
 def test_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch)
+    set_variables(monkeypatch)
     known = load(Settings)
     assert known.ringcx_account_ids == ("15300002", "15300003")
     assert known.ringcx_limit_reports == (Rate(2, 60),)
@@ -50,7 +50,7 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
     example = dict(re.findall(r"^([A-Z_0-9]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     for name in Settings.model_fields | BrowseSettings.model_fields:
         assert name.upper() in example
-    given(monkeypatch)
+    set_variables(monkeypatch)
     plain = load(Settings)
     for name, value in example.items():
         if value:
@@ -97,7 +97,7 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
     ],
 )
 def test_a_wrong_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    given(monkeypatch, **{name: value})
+    set_variables(monkeypatch, **{name: value})
     with pytest.raises(SettingsError) as caught:
         load(Settings)
     assert name in str(caught.value)
@@ -106,26 +106,26 @@ def test_a_wrong_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, n
 
 @pytest.mark.parametrize("name", ["RINGCX_ACCOUNT_IDS", "ARCHIVE_BUCKET"])
 def test_a_missing_variable_is_named_with_what_to_put_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    given(monkeypatch)
+    set_variables(monkeypatch)
     monkeypatch.setenv(name, "")
     with pytest.raises(SettingsError, match=f"{name} is not set: "):
         load(Settings)
 
 
 def test_without_a_log_in_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, RINGCX_API_TOKEN="", RINGCENTRAL_JWT="half.of.it")
+    set_variables(monkeypatch, RINGCX_API_TOKEN="", RINGCENTRAL_JWT="half.of.it")
     with pytest.raises(SettingsError, match=r"RINGCENTRAL_CLIENT_ID.*RINGCX_API_TOKEN.*RINGCX_USERNAME"):
         load(Settings)
 
 
 def test_the_current_api_needs_the_ringcentral_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, RINGCX_SOURCE="both")
+    set_variables(monkeypatch, RINGCX_SOURCE="both")
     with pytest.raises(SettingsError, match="RINGCX_RC_ACCOUNT_ID is not set"):
         load(Settings)
 
 
 def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(
+    set_variables(
         monkeypatch,
         RINGCX_MEDIA_USERNAME="media-user",
         RINGCX_MEDIA_PASSWORD="media-password",
@@ -148,12 +148,12 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_request_budget_lies_in_a_file_or_in_a_database(
     monkeypatch: pytest.MonkeyPatch, value: str, store: Path | str
 ) -> None:
-    given(monkeypatch, RATE_LIMIT_URL=value)
+    set_variables(monkeypatch, RATE_LIMIT_URL=value)
     assert load(Settings).rate_limit_store == store
 
 
 def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given(monkeypatch)
+    set_variables(monkeypatch)
     (tmp_path / ".env").write_text("ARCHIVE_PREFIX=calls\nARCHIVE_BUCKET=another\n")
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
     monkeypatch.delenv("ARCHIVE_PREFIX", raising=False)
@@ -166,7 +166,7 @@ def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest
 def test_the_environment_wins_in_a_process_of_dagster_too_which_puts_the_env_file_above_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    given(monkeypatch, ARCHIVE_PREFIX="environment/")
+    set_variables(monkeypatch, ARCHIVE_PREFIX="environment/")
     monkeypatch.delenv("ARCHIVE_BUCKET")
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text(
@@ -198,7 +198,7 @@ def test_the_calendar_needs_no_variable(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_margin_that_is_no_margin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, RINGCX_RETENTION_DAYS="14", RINGCX_RETENTION_MARGIN_DAYS="14")
+    set_variables(monkeypatch, RINGCX_RETENTION_DAYS="14", RINGCX_RETENTION_MARGIN_DAYS="14")
     with pytest.raises(SettingsError, match="RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS"):
         load(Settings)
 
@@ -207,7 +207,7 @@ def test_a_home_folder_is_expanded_wherever_a_folder_or_a_file_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     places = {"LEDGER_URL": "~/ledger", "EVENTS_URL": "~/events", "DATA_DIR": "~", "ARCHIVE_VERIFY_KEY_FILE": "~/k.pem"}
-    given(monkeypatch, HOME=str(tmp_path), **places)
+    set_variables(monkeypatch, HOME=str(tmp_path), **places)
     known = load(Settings)
     found = (known.ledger, known.events_url, str(known.data_dir), str(known.archive_verify_key_file))
     assert found == (f"{tmp_path}/ledger", f"{tmp_path}/events", str(tmp_path), f"{tmp_path}/k.pem")
@@ -220,23 +220,23 @@ def test_a_variable_that_nothing_reads_is_warned_of_once_with_the_nearest_name_a
 ) -> None:
     monkeypatch.setattr(settings, "_reported", set())
     misspelt = {"ARCHIVE_TIMZONE": "ARCHIVE_TIMEZONE", "RINGCX_ACCOUNT_ID": "RINGCX_ACCOUNT_IDS"}
-    given(monkeypatch, **dict.fromkeys(misspelt, "its-value"), EVENTS_XYZZY="its-value", EVENTS_PORT="8081")
+    set_variables(monkeypatch, **dict.fromkeys(misspelt, "its-value"), EVENTS_XYZZY="its-value", EVENTS_PORT="8081")
     for kind in (Calendar, Settings, Settings):
         load(kind)
-    said = [record.getMessage() for record in caplog.records]
-    assert [f"{warning.split()[0]} {warning.split()[-1]}" for warning in said if "did you mean" in warning] == [
+    messages = [record.getMessage() for record in caplog.records]
+    assert [f"{warning.split()[0]} {warning.split()[-1]}" for warning in messages if "did you mean" in warning] == [
         f"{wrong} {right}?" for wrong, right in sorted(misspelt.items())
     ]
-    assert sum("EVENTS_XYZZY" in warning and ".env.example" in warning for warning in said) == 1
-    assert len(said) == 3
-    assert "its-value" not in " ".join(said)
+    assert sum("EVENTS_XYZZY" in warning and ".env.example" in warning for warning in messages) == 1
+    assert len(messages) == 3
+    assert "its-value" not in " ".join(messages)
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(settings, "_reported", set())
-    given(
+    set_variables(
         monkeypatch,
         RINGCX_ARCHIVE_SERVICE_HOST="10.0.0.1",
         RINGCX_ARCHIVE_SERVICE_PORT_HTTP="80",
@@ -249,7 +249,9 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_warned_of(
 
 
 def test_the_services_of_one_process_share_an_s3_client_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, AWS_ACCESS_KEY_ID="a" * 20, AWS_SECRET_ACCESS_KEY="b" * 40, AWS_DEFAULT_REGION="eu-central-1")
+    set_variables(
+        monkeypatch, AWS_ACCESS_KEY_ID="a" * 20, AWS_SECRET_ACCESS_KEY="b" * 40, AWS_DEFAULT_REGION="eu-central-1"
+    )
 
     def client() -> object:
         with build_resources(all_resources()) as made:
@@ -307,8 +309,8 @@ def test_comments_quotes_export_and_variables_of_others_are_read_as_in_any_env_f
     for name in ("ARCHIVE_TIMEZONE", "COMPOSE_PROJECT_NAME", "archive_start_date", "AWS_REGION", "EMPTY"):
         monkeypatch.setenv(name, "")  # so that it is taken back afterwards
         monkeypatch.delenv(name)
-    known = load(Calendar)
-    assert (known.archive_timezone, str(known.archive_start_date)) == ("Europe/Berlin", "2026-11-01")
+    calendar = load(Calendar)
+    assert (calendar.archive_timezone, str(calendar.archive_start_date)) == ("Europe/Berlin", "2026-11-01")
     assert os.environ["COMPOSE_PROJECT_NAME"] == "ours"
 
 
@@ -320,8 +322,8 @@ def test_an_env_file_that_others_can_read_is_warned_of_once(
     Path(".env").write_text("ARCHIVE_TIMEZONE=Europe/Berlin\nRINGCX_PASSWORD=not-to-be-shown\n")
     Path(".env").chmod(mode)
     assert [load(Calendar).archive_timezone for _ in range(2)] == ["Europe/Berlin"] * 2
-    said = [warning for warning in caplog.messages if "chmod 600" in warning]
-    assert len(said) == warned
+    messages = [warning for warning in caplog.messages if "chmod 600" in warning]
+    assert len(messages) == warned
     assert "not-to-be-shown" not in caplog.text
 
 
@@ -329,14 +331,14 @@ def test_an_env_file_that_others_can_read_is_warned_of_once(
 def test_a_bucket_with_more_than_its_name_says_where_the_rest_belongs(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    given(monkeypatch, ARCHIVE_BUCKET=value)
+    set_variables(monkeypatch, ARCHIVE_BUCKET=value)
     with pytest.raises(SettingsError, match="prefix of the keys into ARCHIVE_PREFIX"):
         load(Settings)
 
 
 def test_an_access_point_is_a_bucket_for_the_archive_and_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     arn = "arn:aws:s3:eu-central-1:123456789012:accesspoint/recordings"
-    given(monkeypatch, ARCHIVE_BUCKET=arn, ARCHIVE_PREFIX="ringcx")
+    set_variables(monkeypatch, ARCHIVE_BUCKET=arn, ARCHIVE_PREFIX="ringcx")
     known = load(Settings)
     assert known.archive_bucket == arn
     assert split_s3_url(known.ledger) == (arn, "ringcx/ledger")

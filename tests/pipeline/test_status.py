@@ -173,17 +173,17 @@ def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found
     pages = ("recordings", "daily_manifest")
     half = it.run(day, select=["global_call_type_detail", "recording_links", *pages])
     for page in pages:
-        said = it.metadata(half, page)
-        assert next(iter(said)) == "verdict"
-        assert said["verdict"].startswith(f"unknown: It is unknown what {day} should hold: agent_segment_metadata")
-        assert "found" not in said
-        assert said["archived"] > 0
+        metadata = it.metadata(half, page)
+        assert next(iter(metadata)) == "verdict"
+        assert metadata["verdict"].startswith(f"unknown: It is unknown what {day} should hold: agent_segment_metadata")
+        assert "found" not in metadata
+        assert metadata["archived"] > 0
     assert sealed(it, day)["totals"]["not_pulled"] == ["agent_segment_metadata"]
     whole = it.run(day)
     for page in pages:
-        said = it.metadata(whole, page)
-        assert said["verdict"].startswith("complete: All ")
-        assert said["found"] == said["archived"]
+        metadata = it.metadata(whole, page)
+        assert metadata["verdict"].startswith("complete: All ")
+        assert metadata["found"] == metadata["archived"]
     totals = sealed(it, day)["totals"]
     assert totals["verdict"] == "complete"
     assert totals["found"] == totals["archived"]

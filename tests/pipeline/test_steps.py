@@ -185,8 +185,8 @@ def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_ot
 
     with at_each(it.s3, "PutObject", refuse):
         result = it.run(day, select=["recordings"])
-    (said,) = it.failures(result).values()
-    assert "client_max_body_size" in said
+    (failure,) = it.failures(result).values()
+    assert "client_max_body_size" in failure
     states = it.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "storage_refused")
     assert {state.status for key, state in states.items() if key != first} == {Status.archived}

@@ -39,7 +39,7 @@ class Strict:
 
 
 @dataclass
-class Place:
+class StrictBucket:
     """A bucket of the strict S3 with an archive on it."""
 
     server: StrictS3
@@ -64,14 +64,14 @@ class Place:
 
 
 @pytest.fixture
-def place(strict_server: StrictS3, world: Callable[..., World]) -> Iterator[Callable[..., Place]]:
+def strict_bucket(strict_server: StrictS3, world: Callable[..., World]) -> Iterator[Callable[..., StrictBucket]]:
     """`place(region="eu-central-1", locked=True, demands=Demands(…))`."""
 
-    def make(region: str = "eu-central-1", **arguments: Any) -> Place:
+    def make(region: str = "eu-central-1", **arguments: Any) -> StrictBucket:
         name = strict_server.make_bucket(f"archive-{uuid.uuid4().hex[:12]}", region=region, **arguments).name
 
         def client() -> S3Client:
-            made = boto3.client(
+            s3_client = boto3.client(
                 "s3",
                 region_name=region,
                 aws_access_key_id=strict_server.keys.forever.id,
@@ -80,15 +80,15 @@ def place(strict_server: StrictS3, world: Callable[..., World]) -> Iterator[Call
                 config=Config(proxies={"https": strict_server.proxy_url}),
             )
             if (demands := arguments.get("demands")) and demands.owner:
-                made.meta.events.register(
+                s3_client.meta.events.register(
                     "before-parameter-build.s3",
                     lambda params, model, **_: params.update(
                         {"ExpectedBucketOwner": OWNER} if "ExpectedBucketOwner" in model.input_shape.members else {}
                     ),
                 )
-            return made
+            return s3_client
 
-        return Place(strict_server, name, world, client)
+        return StrictBucket(strict_server, name, world, client)
 
     yield make
     strict_server.obey()
@@ -116,9 +116,9 @@ def archived(it: World, day: date) -> None:
 
 
 def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_check_agrees(
-    place: Callable[..., Place], day: date, capsys: pytest.CaptureFixture[str]
+    strict_bucket: Callable[..., StrictBucket], day: date, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = place("eu-central-1")
+    here = strict_bucket("eu-central-1")
     it = here.open(region="eu-central-1")
     archived(it, day)
     assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
@@ -129,9 +129,9 @@ def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_chec
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1", None])
 def test_a_bucket_in_another_region_than_the_one_configured_works_and_is_named(
-    place: Callable[..., Place], day: date, region: str | None, caplog: pytest.LogCaptureFixture
+    strict_bucket: Callable[..., StrictBucket], day: date, region: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here = place("ap-southeast-2")
+    here = strict_bucket("ap-southeast-2")
     it = here.open(region=region)
     with caplog.at_level(logging.INFO):
         archived(it, day)
@@ -141,12 +141,12 @@ def test_a_bucket_in_another_region_than_the_one_configured_works_and_is_named(
 
 
 def test_on_a_bucket_that_locks_encrypts_and_forbids_a_date_is_archived_and_the_check_agrees(
-    place: Callable[..., Place], day: date, capsys: pytest.CaptureFixture[str]
+    strict_bucket: Callable[..., StrictBucket], day: date, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demands = Demands(
         kms_key=KEY, owner=True, tls=True, denied=frozenset({"s3:DeleteObject", "s3:DeleteObjectVersion"})
     )
-    here = place("eu-central-1", locked=True, demands=demands)
+    here = strict_bucket("eu-central-1", locked=True, demands=demands)
     here.client().put_object_lock_configuration(
         Bucket=here.bucket,
         ObjectLockConfiguration={
@@ -166,9 +166,9 @@ def test_on_a_bucket_that_locks_encrypts_and_forbids_a_date_is_archived_and_the_
 
 @pytest.mark.slow
 def test_large_recordings_go_in_parts_are_create_only_and_end_as_one_object(
-    place: Callable[..., Place], day: date
+    strict_bucket: Callable[..., StrictBucket], day: date
 ) -> None:
-    here = place("eu-central-1", locked=True)
+    here = strict_bucket("eu-central-1", locked=True)
     # Two parts of mono, three of stereo.
     large = {"calls_per_day": (1, 1), "talk_seconds": (540, 560), "crossing_zones": ()}
     it = here.open(region="eu-central-1", sandbox=large)
@@ -181,8 +181,10 @@ def test_large_recordings_go_in_parts_are_create_only_and_end_as_one_object(
     assert "Uploads" not in here.client().list_multipart_uploads(Bucket=here.bucket)
 
 
-def test_what_s3_asks_to_do_later_or_again_is_done_in_the_same_run(place: Callable[..., Place], day: date) -> None:
-    here = place("eu-central-1")
+def test_what_s3_asks_to_do_later_or_again_is_done_in_the_same_run(
+    strict_bucket: Callable[..., StrictBucket], day: date
+) -> None:
+    here = strict_bucket("eu-central-1")
     it = here.open(region="eu-central-1")
     for code in ("SlowDown", "InternalError", "hang up", "ConditionalRequestConflict"):
         here.server.fail(code, method="PUT", under="recordings/")
@@ -193,9 +195,9 @@ def test_what_s3_asks_to_do_later_or_again_is_done_in_the_same_run(place: Callab
 
 @pytest.mark.parametrize("way", ["web identity", "ecs", "role"])
 def test_credentials_that_expire_during_a_run_are_renewed(
-    place: Callable[..., Place], day: date, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strict_bucket: Callable[..., StrictBucket], day: date, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = place("eu-central-1")
+    here = strict_bucket("eu-central-1")
     identity = here.server.identity
     monkeypatch.setattr(identity, "lifetime", timedelta(seconds=2))
     identity.issued.clear()
@@ -228,33 +230,33 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 
 @pytest.mark.parametrize("what", list(WRONG))
 def test_where_a_run_fails_the_check_fails_and_both_say_why(
-    place: Callable[..., Place],
+    strict_bucket: Callable[..., StrictBucket],
     day: date,
     what: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments, variables, remedy = WRONG[what]
-    here = place("eu-central-1", **arguments)
+    here = strict_bucket("eu-central-1", **arguments)
     it = here.open(region="eu-central-1", **{"ARCHIVE_BUCKET": here.bucket} | variables)
     monkeypatch.setenv("LEDGER_URL", "ledger")  # so that the run comes as far as to a recording
     assert run("check", [], backoff_s=0.01) != 0
     printed = capsys.readouterr()
-    said = " ".join((printed.out + printed.err).split())
-    assert remedy in said
+    output = " ".join((printed.out + printed.err).split())
+    assert remedy in output
     result = it.run(day)
     assert not result.success
     assert remedy in " ".join(it.failures(result).values())
-    assert "canary-proxy-password" not in said
+    assert "canary-proxy-password" not in output
 
 
 @pytest.mark.parametrize(
     ("code", "remedy"), [("RequestTimeTooSkewed", "the clock of this machine"), ("ExpiredToken", "have expired")]
 )
 def test_an_error_that_lasts_stops_the_run_with_its_remedy_and_the_next_run_goes_on(
-    place: Callable[..., Place], day: date, code: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+    strict_bucket: Callable[..., StrictBucket], day: date, code: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = place("eu-central-1")
+    here = strict_bucket("eu-central-1")
     it = here.open(region="eu-central-1")
     here.server.fail(code, method="PUT", under="recordings/date", times=10_000)
     result = it.run(day)
@@ -265,9 +267,9 @@ def test_an_error_that_lasts_stops_the_run_with_its_remedy_and_the_next_run_goes
 
 
 def test_a_store_that_is_down_for_recordings_leaves_them_pending_and_the_next_run_has_them(
-    place: Callable[..., Place], day: date
+    strict_bucket: Callable[..., StrictBucket], day: date
 ) -> None:
-    here = place("eu-central-1")
+    here = strict_bucket("eu-central-1")
     it = here.open(region="eu-central-1", sandbox={"calls_per_day": (1, 1)})
     here.server.fail("InternalError", method="PUT", under="recordings/date", times=10_000)
     result = it.run(day)

@@ -475,8 +475,8 @@ def test_a_shorter_body_than_one_seen_before_is_not_kept_at_last(
 
 
 def sox(*form: str) -> bytes:
-    made = ["sox", "-n", "-r", "8000", *form, "-t", "wav", "-", "synth", "1", "sine", "440"]
-    streamed = subprocess.run(made, capture_output=True, check=True, timeout=60).stdout
+    command = ["sox", "-n", "-r", "8000", *form, "-t", "wav", "-", "synth", "1", "sine", "440"]
+    streamed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     size = len(streamed)
     at = streamed.index(b"data") + 4
     sizes = struct.pack("<I", size - 8), struct.pack("<I", size - at - 4)

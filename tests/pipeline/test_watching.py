@@ -83,12 +83,12 @@ def test_a_recording_dated_before_the_first_partition_stops_no_tick_and_is_named
     found = watched.tick()
     assert watched.asked(found) == [str(new)]
     assert datetime.fromisoformat(json.loads(found.cursor)["read_until"]) == NOW
-    said = watched.check()
-    assert said.level is Level.error
-    assert said.counts["without_partition"] == 1
-    assert "ARCHIVE_START_DATE=2024-01-01" in said.sentence
-    assert str(old) in said.sentence
-    assert ("1/2023-12-30/a", "without_partition") in [tuple(row[:2]) for row in said.lists["sample"].to_numpy()]
+    result = watched.check()
+    assert result.level is Level.error
+    assert result.counts["without_partition"] == 1
+    assert "ARCHIVE_START_DATE=2024-01-01" in result.sentence
+    assert str(old) in result.sentence
+    assert ("1/2023-12-30/a", "without_partition") in [tuple(row[:2]) for row in result.lists["sample"].to_numpy()]
     watched.start = old
     assert watched.check().counts["without_partition"] == 0
     assert watched.asked(watched.tick()) == [str(new), str(old)]
@@ -151,8 +151,8 @@ def test_what_is_written_during_a_look_over_several_ticks_is_read_too(watched: W
     cursor, read = Cursor(), list[date]()
     for _ in range(3):
         clock = map(float, itertools.count()).__next__
-        look = changed_dates(watched.ledger(), cursor, watched.now, lambda _: 0, seconds=12, clock=clock)
-        read += [day for day, _ in look]
+        changes = changed_dates(watched.ledger(), cursor, watched.now, lambda _: 0, seconds=12, clock=clock)
+        read += [day for day, _ in changes]
         watched.now += timedelta(minutes=1)
         watched.ledger(ahead=timedelta(minutes=-5)).append_states([pending(days[0])])
         cursor = Cursor.model_validate_json(cursor.model_dump_json())
@@ -180,14 +180,14 @@ def test_a_damaged_part_keeps_no_other_date_from_being_read_and_is_read_once_it_
     part.write_bytes(body[:-40])
     found = watched.tick()
     assert watched.asked(found) == [str(good)]
-    said = watched.check()
-    assert (said.level, said.counts["dates_damaged"], said.counts["overdue"]) == (Level.error, 1, 1)
-    assert part.name in said.lists["damaged"]["problem"][0]
+    result = watched.check()
+    assert (result.level, result.counts["dates_damaged"], result.counts["overdue"]) == (Level.error, 1, 1)
+    assert part.name in result.lists["damaged"]["problem"][0]
     part.write_bytes(body)
     watched.now += timedelta(days=1)
     assert str(bad) in watched.asked(watched.tick(found.cursor))
-    said = watched.check()
-    assert (said.counts["dates_damaged"], said.counts["overdue"]) == (0, 2)
+    result = watched.check()
+    assert (result.counts["dates_damaged"], result.counts["overdue"]) == (0, 2)
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "before 0.2.0"])
@@ -237,11 +237,11 @@ def test_a_strange_file_in_the_ledger_stops_nothing_and_is_named_by_the_standing
     strange.write_bytes(b"PAR1")
     strange.with_name(f".{'0' * 32}.partial").write_bytes(b"PAR1")  # a killed run of 0.1.0 left it
     assert watched.tick().cursor
-    said = watched.check()
-    assert (said.level, said.counts["strange_files"]) == (Level.warning, 1)
-    assert said.totals == {}, "a sum that lacks a part would look like a loss"
-    assert "date=202-11-17" in said.lists["strange_files"]["file"][0]
-    assert "1 file in the ledger is not a part of it" in said.sentence
+    result = watched.check()
+    assert (result.level, result.counts["strange_files"]) == (Level.warning, 1)
+    assert result.totals == {}, "a sum that lacks a part would look like a loss"
+    assert "date=202-11-17" in result.lists["strange_files"]["file"][0]
+    assert "1 file in the ledger is not a part of it" in result.sentence
 
 
 class FakeBucket:
@@ -334,16 +334,16 @@ def test_only_the_same_run_within_a_minute_judges_the_same_recordings_without_li
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "sentence"),
     [
         (36, "All 36 recordings expected for 2026-11-17 are archived."),
         (1, "The one recording expected for 2026-11-17 is archived."),
         (0, "No row of 2026-11-17 links to a recording."),
     ],
 )
-def test_a_whole_date_is_told_of_in_a_sentence_with_a_verb(watched: Watched, number: int, said: str) -> None:
+def test_a_whole_date_is_told_of_in_a_sentence_with_a_verb(watched: Watched, number: int, sentence: str) -> None:
     watched.ledger().append_states(held(number))
-    assert judged(watched, FakeBucket(number, changed_from=number)).sentence == said
+    assert judged(watched, FakeBucket(number, changed_from=number)).sentence == sentence
 
 
 def test_every_warning_is_counted_under_its_own_name_and_no_recording_twice(watched: Watched) -> None:

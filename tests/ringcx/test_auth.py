@@ -461,8 +461,8 @@ def test_every_auth_names_its_variables() -> None:
 def test_what_oauth_says_of_a_refusal_is_shown_without_its_secrets(
     client: SourceClient, fake: FakeTime, ringcx: RingCX
 ) -> None:
-    said = "JWT is expired: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0 of ada@example.com"
-    ringcx.instead[OAUTH] = [httpx.Response(400, json={"error": "invalid_grant", "error_description": said})]
+    description = "JWT is expired: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0 of ada@example.com"
+    ringcx.instead[OAUTH] = [httpx.Response(400, json={"error": "invalid_grant", "error_description": description})]
     with pytest.raises(CredentialsRefused) as refused:
         get(client, jwt(client, fake))
     assert "(JWT is expired: … of …); check RINGCENTRAL_JWT" in str(refused.value)

@@ -157,13 +157,15 @@ def test_waits_grow_are_jittered_and_capped(make: MakeClient, fake: FakeTime) ->
 
 
 def test_a_long_wait_before_another_attempt_is_announced_with_its_reason(tmp_path: Path, fake: FakeTime) -> None:
-    said: list[str] = []
-    with closing(RateLimiter(tmp_path / "limits.sqlite", clock=fake, sleep=fake.sleep, notify=said.append)) as limiter:
+    notices: list[str] = []
+    with closing(
+        RateLimiter(tmp_path / "limits.sqlite", clock=fake, sleep=fake.sleep, notify=notices.append)
+    ) as limiter:
         answers = Answers(httpx.Response(503, headers={"Retry-After": "45"}), 503, 200)
         transport = httpx.MockTransport(answers)
         with SourceClient(transport=transport, limits={}, limiter=limiter, clock=fake, sleep=fake.sleep) as client:
             assert get(client).status_code == 200
-    assert said == ["Waiting for another attempt, because api.example is not available now (HTTP 503): about 45 s."]
+    assert notices == ["Waiting for another attempt, because api.example is not available now (HTTP 503): about 45 s."]
 
 
 def test_every_try_takes_a_permit_of_its_own(make: MakeClient, fake: FakeTime) -> None:

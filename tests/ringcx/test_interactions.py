@@ -100,7 +100,7 @@ def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "said"),
+    ("status", "kind", "sentence"),
     [
         (401, CredentialsRefused, "RINGCX_API_TOKEN"),
         (403, CredentialsRefused, "WEM access right"),
@@ -109,13 +109,13 @@ def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
     ],
 )
 def test_a_refusal_says_what_to_check_and_not_what_the_source_wrote(
-    client_of: Callable[..., SourceClient], status: int, kind: type[Exception], said: str
+    client_of: Callable[..., SourceClient], status: int, kind: type[Exception], sentence: str
 ) -> None:
     body = {"generalMessage": "call of +16025550142", "details": "Jane Doe", "requestUri": "/", "timestamp": 0}
     client = client_of(lambda _: httpx.Response(status, json=None if status == 204 else body))
     with pytest.raises(kind) as caught:
         pull(client)
-    assert said in str(caught.value)
+    assert sentence in str(caught.value)
     for secret in ("6025550142", "Jane", "aws80"):
         assert secret not in str(caught.value)
 

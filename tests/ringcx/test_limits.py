@@ -92,15 +92,15 @@ def test_acquire_returns_the_seconds_waited(limiter: RateLimiter) -> None:
 
 
 def test_a_wait_of_many_seconds_is_announced_once_with_the_time_it_takes(where: Path | str, fake: FakeTime) -> None:
-    said: list[str] = []
-    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0, notify=said.append)
+    notices: list[str] = []
+    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0, notify=notices.append)
     for _ in range(3):
         limiter.acquire("metadata", "15300002", [Rate(1, 900)])
         limiter.acquire("auth", "", [Rate(1, 9)])
     limiter.hold_off("media@host", "15300002", 60)
     limiter.acquire("media@host", "15300002", [])
     limiter.close()
-    assert said == [
+    assert notices == [
         "Waiting for a permit of the limit `metadata` of account 15300002: about 15 minutes.",
         "Waiting for a permit of the limit `metadata` of account 15300002: about 15 minutes.",
         "Waiting for the end of a pause RingCX asked for (`media@host`) of account 15300002: about 60 s.",
@@ -110,8 +110,8 @@ def test_a_wait_of_many_seconds_is_announced_once_with_the_time_it_takes(where: 
 def test_threads_that_wait_for_the_same_permit_announce_it_once(
     where: Path | str, open_limiter: Callable[..., RateLimiter]
 ) -> None:
-    said: list[str] = []
-    limiter, stop, rates = open_limiter(where, notify=said.append), threading.Event(), [Rate(1, 60)]
+    notices: list[str] = []
+    limiter, stop, rates = open_limiter(where, notify=notices.append), threading.Event(), [Rate(1, 60)]
     limiter.acquire("media", "1", rates)
 
     def wait() -> None:
@@ -125,7 +125,7 @@ def test_threads_that_wait_for_the_same_permit_announce_it_once(
     stop.set()
     for thread in threads:
         thread.join()
-    assert len(said) == 1
+    assert len(notices) == 1
 
 
 def test_the_margin_is_added_to_each_window(

@@ -121,11 +121,11 @@ def test_retry_after_stops_all_of_them_and_no_permit_is_lost_by_it(where: Path |
             sent.append(simulated.now)
             simulated.sleep(0.5)
 
-    def told() -> None:
+    def ask_for_silence() -> None:
         simulated.sleep(held_at - simulated.now)
         shared[0].hold_off("media", "1", 33)
 
-    simulated.run([told, *(lambda limiter=limiter: ask(limiter) for limiter in shared * 2)])
+    simulated.run([ask_for_silence, *(lambda limiter=limiter: ask(limiter) for limiter in shared * 2)])
     for limiter in shared:
         limiter.close()
     assert not [at for at in sent if held_at < at < held_at + 33 - 1e-6]

@@ -145,26 +145,26 @@ CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(WAV), WAV)
 CHUNKED = b"Transfer-Encoding: chunked"
 
 
-def said(*lines: bytes, body: bytes = WAV, end: bytes = b"\r\n", status: bytes = b"HTTP/1.1 200 OK") -> bytes:
+def response_of(*lines: bytes, body: bytes = WAV, end: bytes = b"\r\n", status: bytes = b"HTTP/1.1 200 OK") -> bytes:
     return end.join([status, *lines, b"Connection: close", b"", b""]) + body
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        said(LENGTH),
-        said(CHUNKED, LENGTH, body=CHUNKS),
-        said(b"Content-Length: 7", CHUNKED, body=CHUNKS),
-        said(CHUNKED, body=CHUNKS.replace(b"\r\n", b"  \r\n", 1)),
-        said(CHUNKED, body=CHUNKS.replace(b"\r\n", b";name=value\r\n", 1)),
-        said(CHUNKED, body=CHUNKS[:-2] + b"Trailer: x\r\n\r\n"),
-        said(b"transfer-encoding: CHUNKED", body=CHUNKS),
-        said(LENGTH, end=b"\n"),
-        said(LENGTH, LENGTH),
-        said(LENGTH, status=b"HTTP/1.1 200"),
-        said(LENGTH, status=b"HTTP/1.0 200 OK"),
-        said(b"Content-Length:%d" % len(WAV), b"X-Empty:", b"X-Latin: \xe4\xf6"),
-        b"HTTP/1.1 100 Continue\r\n\r\n" + said(LENGTH),
+        response_of(LENGTH),
+        response_of(CHUNKED, LENGTH, body=CHUNKS),
+        response_of(b"Content-Length: 7", CHUNKED, body=CHUNKS),
+        response_of(CHUNKED, body=CHUNKS.replace(b"\r\n", b"  \r\n", 1)),
+        response_of(CHUNKED, body=CHUNKS.replace(b"\r\n", b";name=value\r\n", 1)),
+        response_of(CHUNKED, body=CHUNKS[:-2] + b"Trailer: x\r\n\r\n"),
+        response_of(b"transfer-encoding: CHUNKED", body=CHUNKS),
+        response_of(LENGTH, end=b"\n"),
+        response_of(LENGTH, LENGTH),
+        response_of(LENGTH, status=b"HTTP/1.1 200"),
+        response_of(LENGTH, status=b"HTTP/1.0 200 OK"),
+        response_of(b"Content-Length:%d" % len(WAV), b"X-Empty:", b"X-Latin: \xe4\xf6"),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + response_of(LENGTH),
     ],
 )  # fmt: skip
 def test_what_other_clients_deliver_is_delivered(client: SourceClient, raw: Serve, answer: bytes) -> None:
@@ -181,12 +181,12 @@ def test_what_other_clients_deliver_is_delivered(client: SourceClient, raw: Serv
 @pytest.mark.parametrize(
     "answer",
     [
-        said(CHUNKED, body=b"-1\r\n" + WAV),
-        said(CHUNKED, body=b"0x%x\r\n%b\r\n0\r\n\r\n" % (len(WAV), WAV)),
-        said(CHUNKED, body=b"1_0\r\n" + WAV[:16] + b"\r\n0\r\n\r\n"),
-        said(CHUNKED, body=CHUNKS[:-7]),
-        said(CHUNKED, body=CHUNKS[:1000]),
-        said(LENGTH, body=WAV[:-1]),
+        response_of(CHUNKED, body=b"-1\r\n" + WAV),
+        response_of(CHUNKED, body=b"0x%x\r\n%b\r\n0\r\n\r\n" % (len(WAV), WAV)),
+        response_of(CHUNKED, body=b"1_0\r\n" + WAV[:16] + b"\r\n0\r\n\r\n"),
+        response_of(CHUNKED, body=CHUNKS[:-7]),
+        response_of(CHUNKED, body=CHUNKS[:1000]),
+        response_of(LENGTH, body=WAV[:-1]),
     ],
 )
 def test_a_body_whose_end_is_in_doubt_is_cut_off(client: SourceClient, raw: Serve, answer: bytes) -> None:
@@ -198,13 +198,13 @@ def test_a_body_whose_end_is_in_doubt_is_cut_off(client: SourceClient, raw: Serv
 @pytest.mark.parametrize(
     "answer",
     [
-        said(b"Transfer-Encoding: gzip, chunked", body=CHUNKS),
-        said(CHUNKED + b", chunked", body=CHUNKS),
-        said(b"Content-Length: 1", LENGTH),
-        said(b"Content-Length: -1"),
-        said(b"no header at all", LENGTH),
-        said(b"Upgrade: h2c", status=b"HTTP/1.1 101 Switching Protocols"),
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + said(LENGTH),
+        response_of(b"Transfer-Encoding: gzip, chunked", body=CHUNKS),
+        response_of(CHUNKED + b", chunked", body=CHUNKS),
+        response_of(b"Content-Length: 1", LENGTH),
+        response_of(b"Content-Length: -1"),
+        response_of(b"no header at all", LENGTH),
+        response_of(b"Upgrade: h2c", status=b"HTTP/1.1 101 Switching Protocols"),
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + response_of(LENGTH),
     ],
 )
 def test_headers_that_leave_the_end_in_doubt_are_refused(client: SourceClient, raw: Serve, answer: bytes) -> None:
@@ -214,8 +214,10 @@ def test_headers_that_leave_the_end_in_doubt_are_refused(client: SourceClient, r
 
 
 def test_what_follows_an_answer_is_never_taken_for_the_next_one(tmp_path: Path, client: SourceClient) -> None:
-    other = said(b"Content-Length: %d" % len(WAV), body=WAV[:-4] + b"evil").replace(b"Connection: close\r\n", b"")
-    first = said(LENGTH).replace(b"Connection: close\r\n", b"")
+    other = response_of(b"Content-Length: %d" % len(WAV), body=WAV[:-4] + b"evil").replace(
+        b"Connection: close\r\n", b""
+    )
+    first = response_of(LENGTH).replace(b"Connection: close\r\n", b"")
     context = certificate(tmp_path, "localhost")
     connections = 0
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -261,7 +263,7 @@ def test_an_ipv6_listener_is_reached_by_address_and_after_an_address_that_nobody
                 return
             with contextlib.suppress(OSError), connection:
                 connection.recv(65536)
-                connection.sendall(said(LENGTH))
+                connection.sendall(response_of(LENGTH))
 
     threading.Thread(target=run, daemon=True).start()
     monkeypatch.setattr("pipelines.ringcx.http.addresses.FALLBACK_S", 0.2)
@@ -302,7 +304,7 @@ def tls(tmp_path: Path) -> Iterator[Callable[..., int]]:
             def hand_over(plain: socket.socket) -> None:
                 with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
                     secured.recv(65536)
-                    secured.sendall(said(LENGTH))
+                    secured.sendall(response_of(LENGTH))
 
             def run() -> None:
                 while True:

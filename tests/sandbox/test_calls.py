@@ -36,7 +36,7 @@ def test_the_same_seed_account_and_date_give_the_same_calls() -> None:
 def test_around_a_date_the_calls_and_their_faults_are_those_around_any_other(today: date, back: int) -> None:
     faults = Faults(seed=5, late_links=Where(share=0.2), forbidden=Where(share=0.1), not_found=Where(share=0.1))
 
-    def made(around: date) -> list[Any]:
+    def calls_around(around: date) -> list[Any]:
         day = calls_of_day(replace(PLAN, same_around=around), ACCOUNT, around - timedelta(days=back))
         return [
             (
@@ -52,7 +52,7 @@ def test_around_a_date_the_calls_and_their_faults_are_those_around_any_other(tod
             for call in sorted(day, key=lambda call: call.uii[14:])
         ]
 
-    assert made(today) == made(date(2026, 11, 28))
+    assert calls_around(today) == calls_around(date(2026, 11, 28))
 
 
 def test_another_seed_account_or_date_gives_other_calls() -> None:

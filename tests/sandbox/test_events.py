@@ -55,15 +55,15 @@ def test_every_form_tells_the_same_of_each_call(customer: Customer, form: Form) 
     calls = {call.uii: call for call in calls_of_day(config.plan(), "15300002", DAY)}
     assert sent.acknowledged == set(calls)
     assert {method for method, _, _ in customer.received} == {"GET" if form == "get" else "POST"}
-    for _, headers, told in customer.received:
-        call = calls[told["call_id"]]
+    for _, headers, fields in customer.received:
+        call = calls[fields["call_id"]]
         assert headers["x-key"] == "s3cret"
-        assert told["call_start"].replace("-", "").replace(" ", "").replace(":", "") == call.uii[:14]
-        assert (told["account_id"], told["ani"], told["dnis"]) == ("15300002", call.ani, call.dnis)
-        assert bool(told["recording_url"]) == bool(call.mono)
-        assert ("agent_id" in told) == (told["call_state"] == "ANSWERED") == bool(call.segments)
+        assert fields["call_start"].replace("-", "").replace(" ", "").replace(":", "") == call.uii[:14]
+        assert (fields["account_id"], fields["ani"], fields["dnis"]) == ("15300002", call.ani, call.dnis)
+        assert bool(fields["recording_url"]) == bool(call.mono)
+        assert ("agent_id" in fields) == (fields["call_state"] == "ANSWERED") == bool(call.segments)
         if call.mono:
-            assert told["recording_url"].endswith(f"file={call.mono[-1].path}")
+            assert fields["recording_url"].endswith(f"file={call.mono[-1].path}")
 
 
 def test_the_link_of_an_event_leads_to_the_recording(customer: Customer) -> None:
@@ -71,7 +71,7 @@ def test_the_link_of_an_event_leads_to_the_recording(customer: Customer) -> None
 
     with RunningSandbox(SandboxConfig(calls_per_day=(4, 4), talk_seconds=(1, 2))) as source:
         EventSender(source.config, source.url, EventRoute(url=customer.address)).send_day(DAY)
-        links = [told["recording_url"] for _, _, told in customer.received if told["recording_url"]]
+        links = [fields["recording_url"] for _, _, fields in customer.received if fields["recording_url"]]
         assert links
         for link in links:
             answer = httpx.get(link, headers={"User-Agent": "test/1"}, trust_env=False)
@@ -82,7 +82,7 @@ def test_shares_are_lost_and_doubled_by_the_seed_and_nothing_else_is(customer: C
     config = SandboxConfig(calls_per_day=(200, 200))
     route = EventRoute(url=customer.address, lost=0.1, doubled=0.1, seed=3)
     sent = EventSender(config, "http://127.0.0.1:1", route).send_day(DAY)
-    arrived = [told["call_id"] for _, _, told in customer.received]
+    arrived = [fields["call_id"] for _, _, fields in customer.received]
     assert 8 < sent.calls["lost"] < 35
     assert 8 < sent.calls["twice"] < 35
     assert len(arrived) == sent.calls["once"] + 2 * sent.calls["twice"] == sum(sent.statuses.values())
@@ -118,8 +118,8 @@ def test_events_follow_the_ends_of_calls_while_the_sandbox_runs(customer: Custom
         deadline = datetime.now(UTC) + timedelta(seconds=30)
         while len(customer.received) < 5 and datetime.now(UTC) < deadline:
             time.sleep(0.1)
-    told = [fields["call_id"] for _, _, fields in customer.received]
+    call_ids = [fields["call_id"] for _, _, fields in customer.received]
     ended = [call.uii for call in calls]
-    first = ended.index(min(told, key=ended.index))
+    first = ended.index(min(call_ids, key=ended.index))
     assert first >= 10
-    assert sorted(told, key=ended.index) == ended[first : first + len(told)]  # none left out, none twice
+    assert sorted(call_ids, key=ended.index) == ended[first : first + len(call_ids)]  # none left out, none twice

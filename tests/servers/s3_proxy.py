@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import threading
 from ssl import SSLContext
-from typing import Any
+from typing import Literal
 
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 
+Order = Literal["alter", "alter_back", "lose", "cut"] | tuple[int, str] | None
 OWN = {"content-length", "transfer-encoding", "connection", "server", "date"}
 
 
@@ -23,7 +24,7 @@ class S3Proxy(ScriptedServer):
     def __init__(self, upstream: int, *, tls: SSLContext | None = None) -> None:
         super().__init__(self._pass_on, keep_alive=True, tls=tls)
         self.upstream = upstream
-        self.orders: dict[str, list[Any]] = {}
+        self.orders: dict[str, list[Order]] = {}
         self.answer_headers: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -36,7 +37,7 @@ class S3Proxy(ScriptedServer):
         self.requests.clear()
         self.answer_headers.clear()
 
-    def _next_order(self, method: str) -> Any:
+    def _next_order(self, method: str) -> Order:
         with self._lock:
             queue = self.orders.get(method, [])
             return queue.pop(0) if queue else None

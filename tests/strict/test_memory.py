@@ -34,12 +34,12 @@ def tell(call: Callable[..., Any], **query: Any) -> Any:
         answer = call(**query)
     except ClientError as error:
         return error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-    told = {name: answer[name] for name in ANSWERED if name in answer}
+    facts = {name: answer[name] for name in ANSWERED if name in answer}
     if "Body" in answer:
-        told["Body"] = answer["Body"].read()
-    told["Contents"] = [(item["Key"], item["Size"], item["ETag"]) for item in answer.get("Contents", [])]
-    told["Folders"] = [folder["Prefix"] for folder in answer.get("CommonPrefixes", [])]
-    return told
+        facts["Body"] = answer["Body"].read()
+    facts["Contents"] = [(item["Key"], item["Size"], item["ETag"]) for item in answer.get("Contents", [])]
+    facts["Folders"] = [folder["Prefix"] for folder in answer.get("CommonPrefixes", [])]
+    return facts
 
 
 def puts(s3: Any, bucket: str) -> Iterator[Any]:

@@ -89,8 +89,8 @@ def test_what_botocore_signs_is_accepted_and_each_change_is_refused(  # noqa: PL
         "a header more": replace(request, fields=(*request.fields, ("x-amz-acl", "public-read"))),
         "another signature": changed(request, "authorization", flipped(request.headers["authorization"])),
     }
-    for what, request in changes.items():
-        assert code(request) in {"SignatureDoesNotMatch", "AccessDenied", "InvalidRequest"}, what
+    for what, altered in changes.items():
+        assert code(altered) in {"SignatureDoesNotMatch", "AccessDenied", "InvalidRequest"}, what
     if "content-md5" not in headers:
         assert code(replace(request, body=body + b"x")) == "XAmzContentSHA256Mismatch"
 

@@ -154,7 +154,7 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     assert waiting in (check(it, "every_recording_is_accounted_for", day).description or "")
     assert young in (standing(it).description or "")
     found = standing(it, clock=later(days=80)).description or ""
-    assert [said for said in late if said not in found] == []
+    assert [sentence for sentence in late if sentence not in found] == []
     ledger.append_states([final(state, Status.missing, "not_found", datetime.now(UTC), "by-hand") for state in known])
     assert lost in (standing(it).description or "")
     assert f"{number} lost recording{'s' * (number > 1)} should still be in the source, judging by" in (

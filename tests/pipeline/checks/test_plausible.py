@@ -120,11 +120,11 @@ def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(w
     ledger = it.services().ledger
     (pull,) = ledger.pulls(REPORTS[1], OLD)
     ledger.append_pull(replace(pull, vanished=1, pulled_at=datetime.now(UTC)))
-    said = check(it, "report_is_plausible", OLD, asset=REPORTS[1]).description or ""
-    assert "1 row seen before is gone from the report" in said
-    assert "earlier pull" not in said
-    said = check(it, "mono_and_stereo_agree", OLD).description or ""
-    assert "1 call is missing from Global Call Type Detail, 0 from" in said
+    description = check(it, "report_is_plausible", OLD, asset=REPORTS[1]).description or ""
+    assert "1 row seen before is gone from the report" in description
+    assert "earlier pull" not in description
+    description = check(it, "mono_and_stereo_agree", OLD).description or ""
+    assert "1 call is missing from Global Call Type Detail, 0 from" in description
 
 
 def test_a_report_that_was_never_pulled_is_not_plausible(world: Callable[..., World], recent: list[date]) -> None:

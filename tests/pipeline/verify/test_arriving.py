@@ -25,24 +25,24 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
     watched, day, of_day = Copy(it.s3, it.bucket, tmp_path, capsys), LAST, f"{ARCHIVE_PREFIX}recordings/date={LAST}/"
     seen: list[tuple[int, set[str], set[str]]] = []
 
-    def look(clock: Callable[[], datetime] = it.clock) -> None:
+    def verify_now(clock: Callable[[], datetime] = it.clock) -> None:
         code = watched.verify(first=day, last=day, clock=clock)
         assert all("verify again after" in item["sentence"] for item in watched.result["arriving"])
         arriving, doubts = ({item["subject"] for item in watched.result[name]} for name in ("arriving", "doubts"))
         seen.append((code, arriving, doubts))
 
-    def look_before(owner: Any, name: str) -> None:
+    def verify_before(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def in_the_middle_of_a_run(*arguments: Any, **options: Any) -> Any:
-            look()
+            verify_now()
             return original(*arguments, **options)
 
         monkeypatch.setattr(owner, name, in_the_middle_of_a_run)
 
-    look_before(fetcher.Fetcher, "_write")  # objects are stored, and no state line says so
-    look_before(seal, "seal")  # states are written, and not sealed
-    look_before(seal, "_attest")  # sealed, and not attested
+    verify_before(fetcher.Fetcher, "_write")  # objects are stored, and no state line says so
+    verify_before(seal, "seal")  # states are written, and not sealed
+    verify_before(seal, "_attest")  # sealed, and not attested
     for _ in range(2):
         seen.clear()
         before = it.objects(of_day).keys()
@@ -54,11 +54,11 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
         assert all(arriving for _, arriving, _ in seen[:3])
         assert (watched.result["good"], watched.result["verdict"] in {"waiting", "unknown"}) == (True, True)
         assert f"as sealed, {watched.result['sum']['arriving']} arriving" in watched.out
-        look()
+        verify_now()
         assert seen[-1] == (0, set(), set())
     stray = f"{ARCHIVE_PREFIX}recordings/date={day}/account_id=1/layout=mono/somebody.WAV"
     watched.put(stray, b"RIFF")
-    look()
+    verify_now()
     assert seen[-1] == (1, set(), {stray})
 
 

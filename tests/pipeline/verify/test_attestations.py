@@ -72,15 +72,15 @@ def test_removed_and_edited_attestations_are_named(copy: Copy) -> None:
     assert (str(LAST), "attestation_altered", bad) in found
 
 
-@pytest.mark.parametrize(("kind", "said"), [("access", "access_entry_removed"), ("manifests", "manifest_removed")])
+@pytest.mark.parametrize(("kind", "sentence"), [("access", "access_entry_removed"), ("manifests", "manifest_removed")])
 def test_a_forged_attestation_of_a_name_that_no_key_can_be_is_named_and_never_requested(
-    copy: Copy, kind: str, said: str
+    copy: Copy, kind: str, sentence: str
 ) -> None:
     forged = [ObservedObject(name, 1, "0" * 64) for name in ("\ud800", "x" * 1100)]
     bucket = Bucket(copy.client, copy.bucket, ARCHIVE_PREFIX)
     write_attestation(bucket, kind, FIRST, forged, now=datetime.now(UTC))
     names = {f"{ARCHIVE_PREFIX}\\ud800", f"{ARCHIVE_PREFIX}{'x' * 1100}"}
-    assert copy.doubts(s3=Strict(copy.client)) == {(str(FIRST), said, name) for name in names}
+    assert copy.doubts(s3=Strict(copy.client)) == {(str(FIRST), sentence, name) for name in names}
 
 
 class Strict:

@@ -34,10 +34,10 @@ def test_wrong_usage_is_one_sentence_and_code_2(
 ) -> None:
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     assert run("verify", arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert sentence in said.err
-    assert said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_settings_that_are_wrong_are_one_sentence_and_code_2(
@@ -56,9 +56,9 @@ def test_settings_that_are_wrong_are_one_sentence_and_code_2(
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert run("verify", options) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert "wrong-secret" not in said
+        output = capsys.readouterr().err
+        assert output.count("\n") == 1
+        assert "wrong-secret" not in output
 
 
 def test_no_log_in_to_the_source_is_needed(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:

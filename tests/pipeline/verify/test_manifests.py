@@ -69,9 +69,9 @@ def test_every_edit_of_a_manifest_is_named(copy: Copy, which: int) -> None:
         for hashed in (True, False) if name in plain else (True,):
             copy.put(key, edited(body, edit, hashed=hashed))
             code = run("verify", ["--from", str(MIDDLE), "--to", str(MIDDLE)], copy.client, clock=an_hour_later)
-            said = copy.capsys.readouterr().out
-            if code != 1 or f"  {MIDDLE}  manifest_altered: {key} " not in said:
-                unnoticed.append((name, hashed, code, said))
+            output = copy.capsys.readouterr().out
+            if code != 1 or f"  {MIDDLE}  manifest_altered: {key} " not in output:
+                unnoticed.append((name, hashed, code, output))
     assert unnoticed == []
 
 
