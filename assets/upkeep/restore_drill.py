@@ -49,13 +49,8 @@ def prove_sample(
     sentence = report.sentence()
     if not days:
         sentence = "There is no sealed date to read back yet: a date counts from the day after its run."
-    metadata = {
-        "sentence": sentence,
-        **_counts(report),
-        "seed": seed,
-        "result": s3_link(bucket, key),
-        **_tables(report),
-    }
+    stored = {"seed": seed, "result": s3_link(bucket, key)}
+    metadata = {"sentence": sentence, **_counts(report), **stored, **_tables(report)}
     if report.sum()["doubts"]:
         raise PermanentFailure(sentence, metadata)
     context.add_output_metadata(metadata)

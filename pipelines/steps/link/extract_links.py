@@ -114,10 +114,8 @@ def _lines(
 
 
 def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
-    """Return `day`, and the dates under which the recordings of its rows and their other names are stored.
-
-    Dates next to these that were never pulled are included: another ARCHIVE_TIMEZONE may have dated recordings of `day`
-    to them, and no run of their own fetches these.
+    """Return `day`, the dates under which the recordings of its rows and their other names are stored, and neighbours
+    that were never pulled: another ARCHIVE_TIMEZONE may have dated recordings of `day` to them.
     """
     links = extract_links(ledger, day, calendar)
     days = links.days
