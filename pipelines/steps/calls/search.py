@@ -294,7 +294,7 @@ def sentence_of_lacking(days: Sequence[date]) -> str:
     others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
     return (
         f"Not searched, because there is no table of calls: {', '.join(shown)}{others} ({number(len(days), 'date')}). "
-        "Materialize the asset calls for these dates in Dagster."
+        "Run those that were never archived; for the others, materialize the asset calls in Dagster."
     )
 
 
