@@ -112,6 +112,8 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
     # A completed upload whose first response was lost: the object is stored, or will be.
     if http_status == 412 or (said == "NoSuchUpload" and error.operation_name == "CompleteMultipartUpload"):
         return KeyExists(key)
+    if said == "NoSuchUpload":
+        return StorageUnavailable(f"The upload of {where} was aborted before it was complete{_LATER}")
     if is_transient(error):
         code = "" if said == str(http_status) else f" ({said})"
         return StorageUnavailable(

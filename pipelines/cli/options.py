@@ -59,7 +59,7 @@ class _Command(click.Command):
 
 def subcommand(*examples: str, takes_dependencies: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a subcommand of a function, with examples at the end of its help. The function
-    takes an `Dependencies` first, unless `takes_dependencies` is False.
+    takes `Dependencies` first, unless `takes_dependencies` is False.
     """
     epilog = "\b\nExample:\n" + "\n".join(f"  ringcx-archive {line}" for line in examples)
     pass_dependencies = click.make_pass_decorator(Dependencies, ensure=True)
