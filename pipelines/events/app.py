@@ -195,7 +195,7 @@ class Receiver(Collector):
         return JSONResponse(health, 503 if self.trouble else 200)
 
     async def _probe(self) -> None:
-        """Find out whether events could be stored now. Ask the storage twice a minute at most, since anybody may."""
+        """Find out whether events could be stored now. Storage that works is not asked again for half a minute."""
         if not self.trouble and time.monotonic() < self._proven_until:
             return
         try:

@@ -150,7 +150,7 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     output = capsys.readouterr().out
     assert "stale" in output  # not sealed since, and no more than that: nothing was taken out of the ledger
     assert "ledger_lacks" not in output
-    run_as(it, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
+    run_as(it, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is reported on the day it ends
     states = it.states(OLD)
     assert {state.status for state in states.values()} == {Status.archived}
     names = states_by_id(it.services().ledger.current([OLD]))

@@ -1,6 +1,6 @@
 """What a source may answer that is no plain recording: nothing is final early, and no byte is lost by a rule of ours.
 
-The source is a server of the test's own, which answers each path byte for byte as it is told.
+The source is a server of the test's own, which sends for each path exactly the bytes that the test names.
 """
 
 from __future__ import annotations
