@@ -120,7 +120,7 @@ class Fetcher:
             if not self._running:
                 return
             ended, _ = wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in ended:
+            for future in [future for future in self._running if future in ended]:  # in the order of the attempts
                 self._take(self._outcome(future, self._running.pop(future)))
             if len(self._unwritten) >= FLUSH_STATES or self.attempt.clock() - self._written_at >= FLUSH_EVERY:
                 self._write()
