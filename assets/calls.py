@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from assets.presentation import calls_page, column_schema, stored_at, without_zeros
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore
-from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
+from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, write_calls
 
 
 @dg.asset(
@@ -29,7 +29,7 @@ def calls(
     written = [str(other) for other, file in stored.items() if other != day and not file.unchanged]
     return dg.MaterializeResult(
         metadata={
-            "summary": f"{day}: {summary(of_day.table)}",
+            "summary": f"{day}: {of_day.summary()}",
             **without_zeros({"recordings": pc.count(of_day.table["recording_id"]).as_py()}),
             "is_new": not of_day.unchanged,
             "other_dates_written": ", ".join(written) or "none",

@@ -265,7 +265,7 @@ class Browser:
     def _export(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         if "q" in form:
             found, asked_for = self._found_to_export(request, person, form["q"])
-            rows, not_searched = list(found.rows), found.not_indexed
+            rows, not_searched = list(found.rows), found.not_searched
         else:
             not_searched = ()
             asked_for = {name: form.get(name, "") for name in ("day", "account", "uii")}

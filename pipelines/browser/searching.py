@@ -10,7 +10,7 @@ from pipelines.browser.people import Person, Role
 from pipelines.browser.presentation import STATES
 from pipelines.browser.tokens import parse_date
 from pipelines.calendar import FIRST_DAY
-from pipelines.steps.calls.search import CallSearch, Query, not_indexed
+from pipelines.steps.calls.search import CallSearch, Query
 from pipelines.steps.calls.table import CALLS_SCHEMA, Row
 
 FIELDS: Final = (
@@ -45,7 +45,7 @@ class SearchPage:
 
     rows: tuple[Row, ...]
     more: bool
-    not_indexed: tuple[date, ...]
+    not_searched: tuple[date, ...]
 
 
 def default_fields(today: date) -> dict[str, str]:
@@ -112,7 +112,7 @@ def find(
     return SearchPage(
         rows=tuple(nothing | row for row in table.slice(0, size).to_pylist()),
         more=table.num_rows > size,
-        not_indexed=tuple(not_indexed(query, files)),
+        not_searched=tuple(search.not_searched(query, files)),
     )
 
 

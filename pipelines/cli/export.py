@@ -13,7 +13,7 @@ from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, ExportRequest
 from pipelines.process_tuning import tune_allocator
 from pipelines.settings import StorageSettings, load
-from pipelines.steps.calls.search import CallSearch, not_indexed, sentence_of_lacking
+from pipelines.steps.calls.search import CallSearch, sentence_of_lacking
 from pipelines.steps.calls.table import NO_RECORDING
 from pipelines.wording import number
 
@@ -44,7 +44,7 @@ def command(
 
     Choose the calls as with `find`. The export is written to the access log first. Exit code 0:
     everything that was requested is in the package; 1: a recording is not in it, and the package says why, or nothing
-    was found; 3: some of the dates have no table of calls, so calls may be missing from the package.
+    was found; 3: some of the dates were not searched, or only in part, so calls may be missing from the package.
     """
     why, by = " ".join(why.split()), " ".join(by.split())
     if output is None or not why:
@@ -64,7 +64,7 @@ def command(
     log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing
     files = search.files(query)
     rows = search.find(query, files, limit=_ALL).to_pylist()
-    lacking = not_indexed(query, files)
+    lacking = search.not_searched(query, files)
     if lacking:
         click.echo(sentence_of_lacking(lacking))
     if not rows:

@@ -15,7 +15,7 @@ from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.process_tuning import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
-from pipelines.steps.calls.search import CallSearch, not_indexed, sentence_of_lacking
+from pipelines.steps.calls.search import CallSearch, sentence_of_lacking
 from pipelines.steps.calls.table import CALLS_SCHEMA
 from pipelines.wording import number, reason_in_words
 
@@ -52,8 +52,8 @@ def command(dependencies: Dependencies, /, limit: int, file: Path | None, csv_fi
     """Find calls by number, agent, queue, text, UII or recording: the newest first, a row for each recording.
 
     Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
-    something was found; 1: nothing was; 3: some of the dates have no table of calls, so calls may be missing from the
-    result.
+    something was found; 1: nothing was; 3: some of the dates were not searched, or only in part, so calls may be
+    missing from the result.
     """
     tune_allocator()
     settings, now = load(StorageSettings), dependencies.clock()
@@ -65,7 +65,7 @@ def command(dependencies: Dependencies, /, limit: int, file: Path | None, csv_fi
     files = search.files(query)
     found = search.find(query, files, limit=limit + 1, columns=CALLS_SCHEMA.names if file or csv_file else SHOWN)
     more, found = found.num_rows > limit, found.slice(0, limit)
-    lacking = not_indexed(query, files)
+    lacking = search.not_searched(query, files)
     for line in _lines(found):
         click.echo(line)
     click.echo(sentence := _sentence(found, more=more, limit=limit))

@@ -258,7 +258,7 @@ def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Findings)
     _verify_recordings(files, listing["recordings"], trusted, report)
     if dates := listing["not_searched"]:
         report.notes.append(
-            f"Dates not searched, because they have no table of calls: {len(dates)}, from {dates[0]} to {dates[-1]}"
+            f"Dates not searched, or only in part: {len(dates)}, from {dates[0]} to {dates[-1]}. Calls may be missing."
         )
     for lost in listing["not_included"]:
         report.left_out += lost["state"] in _LEFT_OUT

@@ -35,7 +35,7 @@ def test_a_search_shows_what_is_held_and_why_the_rest_is_not(site: Site) -> None
     assert answer.status_code == 200
     assert "2 calls, 1 recording not held" in answer.text
     assert "missing: the source does not have it" in answer.text
-    assert "Not searched, because there is no table of calls" in answer.text
+    assert "Not searched, or only in part" in answer.text
     assert str(DAY + timedelta(days=1)) in answer.text
     assert "+1 (602) 555-0142" in answer.text
 

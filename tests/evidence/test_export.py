@@ -150,13 +150,13 @@ def test_a_mistake_is_one_sentence_and_nothing_is_logged(
 def test_dates_without_a_table_are_named_and_end_with_3(archive: Site, capsys: pytest.CaptureFixture[str]) -> None:
     around = ["--from", "2026-11-21", "--to", str(DAY)]
     assert export(archive, *around, "--uii", "none", "--why", "case", "--output", "case.zip") == 3
-    assert "no table of calls: 2026-11-21" in capsys.readouterr().out
+    assert "Not searched, or only in part: 2026-11-21 (1 date)" in capsys.readouterr().out
     assert not Path("case.zip").exists()
     assert [entry.action for entry in logged(archive)] == ["search"]
     uii = archive.rows[0]["uii"]
     assert export(archive, *around, "--uii", uii, "--why", "case", "--output", "case.zip") == 3
     assert run("verify-package", ["case.zip"]) == 0
-    assert "Dates not searched, because they have no table of calls: 1, from 2026-11-21" in capsys.readouterr().out
+    assert "Dates not searched, or only in part: 1, from 2026-11-21" in capsys.readouterr().out
 
 
 def test_a_package_of_a_foreign_key_is_refused_by_who_has_the_archives(

@@ -15,7 +15,7 @@ import pytest
 from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.definitions import build_defs
 from pipelines.steps.calls import search as search_module
-from pipelines.steps.calls.search import CallSearch, Query, not_indexed
+from pipelines.steps.calls.search import CallSearch, Query
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA
 from sandbox.faults import Faults, Where
 from tests.commands import run as run_command
@@ -144,9 +144,9 @@ def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
     assert it.run(recent[1]).success
     search = search_of(it)
     query = Query(first=recent[0], last=recent[2])
-    assert not_indexed(query, search.files(query)) == [recent[0], recent[2]]
+    assert search.not_searched(query, search.files(query)) == [recent[0], recent[2]]
     one_day = Query(first=recent[1], last=recent[1])
-    assert not_indexed(one_day, search.files(one_day)) == []
+    assert search.not_searched(one_day, search.files(one_day)) == []
 
 
 def test_the_documented_queries_run_and_the_documented_table_has_the_columns(

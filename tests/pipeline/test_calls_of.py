@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, UII_COLUMN, ReportName
-from pipelines.settings import StorageSettings
+from pipelines.settings import VerifySettings
 from pipelines.steps.calls.table import calls_of, write_calls
 from tests.memory_bucket import a_bucket
 from tests.pipeline.test_rows import DAY, FIRST, Book, a_row
@@ -28,11 +28,11 @@ def book(tmp_path: Path) -> Book:
     return Book(tmp_path / "ledger")
 
 
-def options(zone: str = "UTC", first: date = FIRST) -> StorageSettings:
-    return StorageSettings(archive_bucket="archive", archive_timezone=zone, archive_start_date=first)
+def options(zone: str = "UTC", first: date = FIRST) -> VerifySettings:
+    return VerifySettings(archive_bucket="archive", archive_timezone=zone, archive_start_date=first)
 
 
-def calls(book: Book, day: date = DAY, settings: StorageSettings | None = None) -> list[dict[str, Any]]:
+def calls(book: Book, day: date = DAY, settings: VerifySettings | None = None) -> list[dict[str, Any]]:
     return calls_of(book.ledger, a_bucket(), day, settings=settings or options()).to_pylist()
 
 

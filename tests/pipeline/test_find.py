@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipelines.definitions import build_defs
 from pipelines.steps.calls.csv_file import csv_cell, write_csv
 from pipelines.steps.calls.numbers import NumberQuery, to_e164
 from pipelines.steps.calls.table import CALLS_SCHEMA
@@ -62,8 +63,44 @@ def test_find_does_not_call_a_date_without_its_table_empty(
     around = ["--from", str(recent[0]), "--to", str(recent[1])]
     capsys.readouterr()
     assert run("find", around, it.s3) == 3
-    assert f"no table of calls: {recent[0]} to {recent[1]} (2 dates)" in capsys.readouterr().out
+    assert f"Not searched, or only in part: {recent[0]} to {recent[1]} (2 dates)" in capsys.readouterr().out
     assert run("find", ["--from", str(recent[1]), "--to", str(recent[0])], it.s3) == 2
+
+
+def test_a_date_that_was_never_pulled_is_not_searched_although_its_calls_were_materialized_alone(
+    world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it, day = world(), recent[0]
+    around = ["--from", str(day), "--to", str(day)]
+    assert "Calls may be missing" in it.metadata(it.run(day, select=["calls"]), "calls")["summary"]
+    capsys.readouterr()
+    assert run("find", [*around, "--json", str(tmp_path / "found.json")], it.s3) == 3
+    assert f"Not searched, or only in part: {day} (1 date)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text())["not_indexed"] == [str(day)]
+    package = ["--why", "case", "--output", str(tmp_path / "case.zip")]
+    assert run("export", [*around, *package], it.s3) == 3
+    assert "missing" not in it.metadata(it.run(day), "calls")["summary"]
+    assert run("find", around, it.s3) == 0
+    assert run("find", [*around, "--agent", "nobody"], it.s3) == 1
+
+
+@pytest.mark.parametrize("pulled", [[], ["agent_segment_metadata"]])
+def test_a_date_of_which_a_report_failed_is_searched_only_in_part(
+    world: Callable[..., World], recent: list[date], pulled: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    it, day = world(), recent[0]
+    around = ["--from", str(day), "--to", str(day)]
+    # The last four are what the sensor `archive_despite_failed_report` runs.
+    assert it.run(day, select=[*pulled, "recording_links", "recordings", "daily_manifest", "calls"]).success
+    index = build_defs(environment=it.environment).resolve_job_def("calls_index")
+    assert index.execute_in_process(instance=it.instance).success
+    capsys.readouterr()
+    assert run("find", [*around, "--uii", "none"], it.s3) == 3
+    assert f"Not searched, or only in part: {day} (1 date)" in capsys.readouterr().out
+    assert run("find", around, it.s3) == 3
+    assert ("No call was found." in capsys.readouterr().out) == (not pulled)
+    assert it.run(day).success
+    assert run("find", [*around, "--uii", "none"], it.s3) == 1
 
 
 def test_a_damaged_table_is_an_error_that_says_what_to_do(

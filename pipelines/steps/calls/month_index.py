@@ -2,7 +2,8 @@
 
 One file a month under `calls/_index/` (readers of Hive folders leave out names that begin with `_`): a row for each key
 with the days of the month as bits, sorted by key, in small row groups, each of one kind. It names the dates that it
-covers, each with the ETag that its file had, so an old or missing index costs time, but never a call.
+covers, each with the ETag that its file had, so an old or missing index costs time, but never a call. It covers no date
+from whose file calls may be missing.
 
 Keys: `a:` an agent's id, `l:` a login, `m:` a name, `q:` the id of a queue or campaign, `p:` its name, `c:` an account
 and `u:` a UII, all in lower case; `n:` each six consecutive digits of a number (E.164, else as sent), and its last
@@ -31,13 +32,14 @@ from pipelines.archive.bucket import Bucket, Listed, ObjectReader
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
 from pipelines.ledger.files import date_of_folder
-from pipelines.steps.calls.table import SEPARATOR
+from pipelines.steps.calls.table import PARTIAL, SEPARATOR
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 
 _COLUMNS_OF_INDEX: list[pa.Field[Any]] = [pa.field("key", pa.string()), pa.field("days", pa.uint32())]
 _SCHEMA: Final = pa.schema(_COLUMNS_OF_INDEX)
-_COVERS: Final = b"ringcx-archive/covers/3"  # another number for other keys: an older index then covers nothing
+_COVERS: Final = b"ringcx-archive/covers/4"  # another number for other content: an older index then covers nothing
+_UNREADABLE: Final = (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError)
 _ROW_GROUP: Final = 10_000
 _DIGITS: Final = 6
 _FEWEST_DIGITS: Final = 3  # fewer are in some number of any date
@@ -80,6 +82,15 @@ def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]
     return found
 
 
+def is_whole(bucket: Bucket, day: date, listed: Listed) -> bool:
+    """Return whether a date's file can be read, and was written after every report of the date had been pulled."""
+    source = ObjectReader(bucket, calls_key(bucket.prefix, day), listed.size)
+    try:
+        return PARTIAL not in (pq.read_metadata(pa.PythonFile(source, mode="r")).metadata or {})
+    except _UNREADABLE:
+        return False
+
+
 def list_indexes(bucket: Bucket) -> dict[str, Listed]:
     """Return the existing indexes, by key."""
     return dict(bucket.list_keys(f"{calls_prefix(bucket.prefix)}_index/"))
@@ -87,14 +98,16 @@ def list_indexes(bucket: Bucket) -> dict[str, Listed]:
 
 def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str, int]]:
     """Write the index of each month whose dates have changed; yield the month and the number of dates it covers."""
-    by_month: dict[str, dict[date, str]] = {}
+    by_month: dict[str, dict[date, Listed]] = {}
     for day, listed in files_between(bucket, first, last).items():
-        by_month.setdefault(f"{day:%Y-%m}", {})[day] = listed.etag
+        by_month.setdefault(f"{day:%Y-%m}", {})[day] = listed
     indexes = list_indexes(bucket)
-    for month, etags in sorted(by_month.items()):
+    for month, files in sorted(by_month.items()):
         key = calls_index_key(bucket.prefix, month)
         there = MonthIndex.read(bucket, key, indexes[key]) if key in indexes else None
-        if there is None or there.covers != etags:
+        covers = there.covers if there else {}
+        etags = {day: of.etag for day, of in files.items() if covers.get(day) == of.etag or is_whole(bucket, day, of)}
+        if etags and covers != etags:
             _write(bucket, month, etags)
             yield month, len(etags)
 
@@ -170,7 +183,7 @@ class MonthIndex:
         try:
             source = partial(ObjectReader, bucket, key, listed.size)
             return cls(source, pq.read_metadata(pa.PythonFile(source(), mode="r")))
-        except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
+        except _UNREADABLE:
             return None
 
     def days(self, wanted: Sequence[Sequence[IndexKey]]) -> set[int] | None:
@@ -189,7 +202,7 @@ class MonthIndex:
                 page_checksum_verification=True,
             ) as file:  # fmt: skip
                 table = file.read_row_groups(groups, use_threads=False)
-        except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
+        except _UNREADABLE:
             return None
         found = {key: _days_of(table, key) for key in bounds}
         bits = reduce(or_, (reduce(and_, map(found.__getitem__, keys)) for keys in wanted))

@@ -30,6 +30,7 @@ from pipelines.steps.calls.month_index import (
     MonthIndex,
     files_between,
     in_lower_case,
+    is_whole,
     keys_of_number,
     list_indexes,
 )
@@ -122,6 +123,18 @@ class CallSearch:
         """Return the dates of a query that the table has, with their files; calls of other dates cannot be found."""
         return files_between(self._bucket, query.first, query.last)
 
+    def not_searched(self, query: Query, files: Mapping[date, Listed]) -> list[date]:
+        """Return the dates of a query of which calls may be missing, sorted: no file is among `files`, or it cannot be
+        read, or was written before every report of the date had been pulled.
+        """
+        indexes, covers = list_indexes(self._bucket), dict[date, str]()
+        for _, index in map_in_order(partial(self._index_of, indexes), {f"{day:%Y-%m}" for day in files}):
+            covers.update(index.covers if index else {})
+        unsure = {day for day, listed in files.items() if covers.get(day) != listed.etag}
+        read = map_in_order(lambda day: is_whole(self._bucket, day, files[day]), unsure)
+        whole = files.keys() - unsure | {day for day, is_so in read if is_so}
+        return [day for day in dates_between(query.first, query.last) if day not in whole]
+
     def find(
         self,
         query: Query,
@@ -173,8 +186,7 @@ class CallSearch:
         indexes = list_indexes(self._bucket)
 
         def of_month(month: str) -> list[date]:
-            key = calls_index_key(self._bucket.prefix, month)
-            index = self._index(key, indexes[key]) if key in indexes else None
+            index = self._index_of(indexes, month)
             there = index.days(wanted) if index else None
             if index is None or there is None:
                 return by_month[month]
@@ -182,6 +194,10 @@ class CallSearch:
 
         for _, days in map_in_order(of_month, by_month):
             yield from days
+
+    def _index_of(self, indexes: Mapping[str, Listed], month: str) -> MonthIndex | None:
+        key = calls_index_key(self._bucket.prefix, month)
+        return self._index(key, indexes[key]) if key in indexes else None
 
     def _matching(
         self,
@@ -279,13 +295,8 @@ def _rows(file: pq.ParquetFile, rows: Any, columns: Sequence[str]) -> pa.Table: 
     return _columns(file, groups.tolist(), columns).take(pa.array(np.searchsorted(read, rows)))
 
 
-def not_indexed(query: Query, files: Mapping[date, Listed]) -> list[date]:
-    """Return the dates of a query that are not among the files of the table, sorted."""
-    return [day for day in dates_between(query.first, query.last) if day not in files]
-
-
 def sentence_of_lacking(days: Sequence[date]) -> str:
-    """Return a sentence with the dates without a table, as ranges, and the remedy."""
+    """Return a sentence with dates (sorted, at least one) as `CallSearch.not_searched` returns them, and the remedy."""
     lacking, next_day = set(days), timedelta(days=1)
     starts = [day for day in days if day - next_day not in lacking]
     ends = [day for day in days if day + next_day not in lacking]
@@ -293,8 +304,9 @@ def sentence_of_lacking(days: Sequence[date]) -> str:
     shown = [str(start) if start == end else f"{start} to {end}" for start, end in ranges[-_RANGES:]]
     others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
     return (
-        f"Not searched, because there is no table of calls: {', '.join(shown)}{others} ({number(len(days), 'date')}). "
-        "Run those that were never archived; for the others, materialize the asset calls in Dagster."
+        f"Not searched, or only in part: {', '.join(shown)}{others} ({number(len(days), 'date')}). Calls may be "
+        "missing. Run those dates that `ringcx-archive status` calls unknown; for the others, materialize the asset "
+        "calls in Dagster."
     )
 
 

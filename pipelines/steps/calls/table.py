@@ -25,7 +25,7 @@ from pipelines.archive.proof.manifest import ManifestHead, latest_manifest, mani
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.settings import StorageSettings
+from pipelines.settings import StorageSettings, VerifySettings
 from pipelines.steps.calls.legs import (
     REPORTS_OF_CALLS,
     Leg,
@@ -37,8 +37,9 @@ from pipelines.steps.calls.legs import (
     reason_without_recording,
 )
 from pipelines.steps.calls.numbers import to_e164
-from pipelines.steps.link.recording_date import near
+from pipelines.steps.link.recording_date import CLOCK_SKEW, near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
+from pipelines.steps.pull.coverage import pulls_of, unpulled
 from pipelines.wording import number
 
 Row = Mapping[str, Any]  # of the table `calls`
@@ -96,8 +97,11 @@ STATES: Final = (*(str(status) for status in Status), NO_RECORDING)
 SEPARATOR: Final = "; "
 """The separator of agents, queues and dispositions if a recording of a whole call has several."""
 
-_VERSION: Final = 2
-"""The version of the rows' content; a higher one makes every date's table again."""
+_VERSION: Final = 3
+"""The version of the content; a higher one makes every date's table again."""
+
+PARTIAL: Final = b"ringcx-archive/partial"
+"""The key in the metadata of a file that may lack calls, because a report was not pulled for the whole day."""
 
 _INPUTS: Final = b"ringcx-archive/inputs"
 _DISTANT: Final = b"ringcx-archive/further-dates"
@@ -107,7 +111,6 @@ _ROW_GROUP: Final = 2_000
 _BATCH: Final = 5_000
 _ONE_DAY: Final = timedelta(days=1)  # as `near` reaches
 _NEAR: Final = timedelta(days=3)
-_CLOCK_SKEW: Final = timedelta(days=2)  # as for recordings: a start after that is not believed
 _AGENT: Final = ("agent_id", "agent_login", "agent_name")
 _QUEUE: Final = ("queue_id", "queue_name")
 _MERGED: Final = (*_AGENT, *_QUEUE, "disposition")
@@ -117,11 +120,22 @@ _OF_CALL: Final = ("direction", "ani", "dnis", "notes", "call_s")
 
 @dataclass(frozen=True, slots=True)
 class StoredCalls:
-    """The file of a date: its key, its rows in CALLS_FILE_SCHEMA, and whether it was already stored and current."""
+    """The file of a date: its key, its rows in CALLS_FILE_SCHEMA, whether it was already stored and current, and
+    whether calls may be missing from it (PARTIAL).
+    """
 
     key: str
     table: pa.Table
     unchanged: bool
+    partial: bool
+
+    def summary(self) -> str:
+        """Return a sentence on the content of the file, and what to do if calls may be missing."""
+        kept = self.table.filter(self.table["recording_id"].is_valid())
+        calls = number(kept.group_by(["account_id", "uii"]).aggregate([]).num_rows, "call")
+        without = number(self.table.num_rows - kept.num_rows, "call")
+        more = " Calls may be missing: the date is unknown, run it." if self.partial else ""
+        return f"{number(kept.num_rows, 'recording')} of {calls}, {without} without one.{more}"
 
 
 def days_to_write(ledger: Ledger, bucket: Bucket, day: date) -> list[date]:
@@ -130,7 +144,7 @@ def days_to_write(ledger: Ledger, bucket: Bucket, day: date) -> list[date]:
     return [day, *(other for other in sorted(others - {day}) if manifest_numbers(bucket, other))]
 
 
-def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSettings) -> StoredCalls:
+def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: VerifySettings) -> StoredCalls:
     """Make and store the calls of a date, unless they are stored; raise LedgerDamaged, StoreDamaged at bad inputs."""
     key, unchanged = calls_key(bucket.prefix, day), True
     table = _stored(bucket, key)
@@ -142,16 +156,18 @@ def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageS
             _INPUTS: _inputs(ledger, bucket, day, settings, distant),
             _DISTANT: " ".join(map(str, distant)).encode(),
         }
-        table = calls_of(ledger, bucket, day, settings=settings).replace_schema_metadata(made_of)
+        table = calls_of(ledger, bucket, day, settings=settings)
+        table = table.replace_schema_metadata({**made_of, **(table.schema.metadata or {})})
         bucket.put(key, encode(table), content_type="application/vnd.apache.parquet")
         # Another run may have written to the date meanwhile, and stored a table that this one has just replaced.
         unchanged = False
     assert table is not None  # noqa: S101 - no round ends without one
-    return StoredCalls(key, table.replace_schema_metadata(None), unchanged)
+    return StoredCalls(key, table.replace_schema_metadata(None), unchanged, PARTIAL in table.schema.metadata)
 
 
-def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSettings) -> pa.Table:
-    """Return the calls of a date in CALLS_FILE_SCHEMA, sorted by UII, which sorts by time, and by recording id.
+def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: VerifySettings) -> pa.Table:
+    """Return the calls of a date in CALLS_FILE_SCHEMA, sorted by UII, which sorts by time, and by recording id; with
+    the metadata PARTIAL if its manifest calls the date unknown, or, without a verdict, if a report was not pulled.
 
     A call over midnight is found by the pull of one date and may be stored under the next, so the rows of the
     adjacent dates are read too. A call without a recording has the date of its first leg (`_Window.day_of`), so a call
@@ -195,15 +211,10 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
     tables = [CALLS_FILE_SCHEMA.empty_table()]
     while batch := list(islice(rows, _BATCH)):  # all of them as objects would take 2 KB each
         tables.append(pa.Table.from_pylist(batch, CALLS_FILE_SCHEMA))
-    return pa.concat_tables(tables).sort_by([("uii", "ascending"), ("recording_id", "ascending")])
-
-
-def summary(table: pa.Table) -> str:
-    """Return a sentence on the content of a date's table."""
-    kept = table.filter(table["recording_id"].is_valid())
-    calls = kept.group_by(["account_id", "uii"]).aggregate([]).num_rows
-    without = table.num_rows - kept.num_rows
-    return f"{number(kept.num_rows, 'recording')} of {number(calls, 'call')}, {number(without, 'call')} without one."
+    found = pa.concat_tables(tables).sort_by([("uii", "ascending"), ("recording_id", "ascending")])
+    verdict = sealed["verdict"]  # None: not sealed, or by 0.1.0
+    is_partial = verdict == "unknown" or (verdict is None and unpulled(pulls_of(ledger, day), day, settings))
+    return found.replace_schema_metadata({PARTIAL: b"1"} if is_partial else None)
 
 
 def encode(table: pa.Table) -> bytes:
@@ -279,7 +290,7 @@ class _Window:
 
     def _believes(self, leg: Leg) -> bool:
         first = day_bounds(min(self._first, leg.pulled), self._zone)[0]
-        last = day_bounds(leg.pulled + _CLOCK_SKEW, self._zone)[1]
+        last = day_bounds(leg.pulled + CLOCK_SKEW, self._zone)[1]
         return leg.started_at is not None and first <= leg.started_at < last
 
 
