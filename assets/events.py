@@ -36,7 +36,7 @@ def end_call_events(
         metadata={
             "summary": f"{number(counts['events_read'], 'event')} read for {day} from "
             f"{number(counts['files_read'], 'file')}; {what}. Only the reports show whether an event is missing.",
-            "dagster/partition_row_count": counts["events_of_date"],
+            "dagster/partition_row_count": counts.pop("events_of_date"),
             "dagster/uri": states.uri("report_rows", day, EVENTS),
             **{name: counts[name] for name in ("events_read", "events_with_link", "events_new")},
             **without_zeros(counts),

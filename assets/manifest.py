@@ -15,15 +15,18 @@ from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.seal.seal_day import Stores, neighbours_to_seal, seal_day
 
 
-@dg.asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"}, metadata=column_schema(CATALOG_SCHEMA))
+@dg.asset(
+    deps=["recordings"], group_name="proof", kinds={"s3", "json", "parquet"}, metadata=column_schema(CATALOG_SCHEMA)
+)
 def daily_manifest(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerStore, archive: ArchiveStore
 ) -> dg.MaterializeResult[None]:
     """The sealed list of the recordings dated this day, each with its state and reason, and with key, size and SHA-256
     if it is archived.
 
-    A manifest never changes; when the date changes, it gets a new manifest with the next number. Also updates the
-    catalog, and seals the other dates under which calls over midnight are stored.
+    A manifest never changes; when the date changes, it gets a new manifest with the next number. Also writes the date's
+    part of the catalog, whose columns, rows and address are shown here, and seals the other dates under which calls
+    over midnight are stored.
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
     with as_permanent_failure():
@@ -49,8 +52,8 @@ def daily_manifest(
             "manifest_sha256": " ".join(manifest.sha256[start : start + 16] for start in range(0, 64, 16)),
             "manifest_is_signed": signer is not None,
             "manifests_of_neighbours": ", ".join(new) or "none new",
-            **stored_at(bucket, "manifest", manifest.key, sealed.recordings.by_status().total()),
-            "catalog": s3_link(bucket, catalog_key(bucket.prefix, day)),
+            "manifest": s3_link(bucket, manifest.key),
+            **stored_at(bucket, "catalog", catalog_key(bucket.prefix, day), len(sealed.recordings)),
             "not_held": not_held(sealed.recordings.reasons()),
         }
     )

@@ -23,7 +23,6 @@ from assets.presentation import (
 )
 from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
-from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveStore, EnvironmentParam, LedgerStore, SourceParam
@@ -112,6 +111,7 @@ def recordings(  # noqa: PLR0917 - what it touches
         if result.settled:
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
         verdict = judge_date(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
+        held = values(matched.held["date"]).count(day)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
     now_too = {"adopted_now": result.adopted, "reopened_now": again, "still_not_allowed": refused}
     return dg.MaterializeResult(
@@ -123,7 +123,7 @@ def recordings(  # noqa: PLR0917 - what it touches
             **event_latency,
             "not_held": not_held(matched.reasons()),
             **calls_page(settings, day),
-            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day), matched.by_status()[Status.archived]),
+            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day), held),
         }
     )
 

@@ -85,6 +85,7 @@ def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
     recorded = [call for call in calls(it, day) if call.mono]
     assert (found["events_new"], found["events_with_link"]) == (len(calls(it, day)), len(recorded))
     assert found["dagster/partition_row_count"] == len(calls(it, day))
+    assert "events_of_date" not in found
     assert found["dagster/uri"].endswith(f"/ledger/report_rows/report=end_call_events/date={day}/")
     assert len(recorded) < len(calls(it, day))  # unanswered calls are rows without a link
     states = it.states(day, day + timedelta(days=1))
