@@ -27,6 +27,7 @@ _TO_DO = {
     "report_is_plausible": "compare the report with the RingCX admin console; run the date again if rows are missing.",
     "mono_and_stereo_agree": "check that the account has mono and stereo recording enabled, then run the date again.",
     "audio_is_true": "listen to the recordings that the check names; the source may have recorded silence.",
+    "every_event_arrived": "if many events are lost, check the receiver; if the report lacks calls, run the date.",
     "no_overdue_recordings": "run the dates that the check names, the oldest first.",
 }
 
@@ -66,7 +67,7 @@ audio_is_true = _of_a_date(
     "recordings",
     "audio_is_true",
     lambda ledger, day, *_, **__: audio.audio_is_true(ledger, day),
-    "The audio has the reported length, is not empty, and has no silent channel.",
+    "The audio has the reported length, is not empty, has no silent channel, and is not the audio of another call.",
 )
 every_event_arrived = _of_a_date(
     EVENTS,
@@ -83,8 +84,9 @@ def every_recording_is_accounted_for(
 ) -> dg.AssetCheckResult:
     """Every recording that the date's reports name is archived, or its loss was accepted.
 
-    Recordings that are not due yet cause a warning. Fails for lost, late and unknown recordings, for objects that are
-    gone from the bucket, and for a date whose reports were not pulled or were empty: such a date is never complete.
+    Recordings that are not due yet cause a warning. Fails for recordings that are lost, late or without a state, for
+    objects that are gone from the bucket or changed there, and for a date whose reports were empty, or not pulled for
+    the whole day: such a date is never complete.
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
 
@@ -101,10 +103,8 @@ def every_recording_is_accounted_for(
 def no_overdue_recordings(
     context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerStore
 ) -> dg.AssetCheckResult:
-    """Check all dates for missing recordings, and for pending ones that the source will purge soon
-    (`RINGCX_RETENTION_DAYS`).
-
-    Fails when recordings are late, about to be purged, or lost while the source should still have them.
+    """Over all dates, no recording is late, about to be purged by the source (`RINGCX_RETENTION_DAYS`), or lost while
+    the source should still have it. Warns about recordings lost for good and dates never pulled for the whole day.
     """
     busy = {date.fromisoformat(day) for day in unfinished_dates(context.instance)}
 
@@ -147,8 +147,7 @@ def _result(
     if result.verdict:
         metadata["verdict"] = dg.MetadataValue.text(str(result.verdict))
     if result.level is not Level.ok:
-        to_do = _TO_DO.get(name, "open the check: its description explains what it compares.")
-        metadata["to_do"] = dg.MetadataValue.text(to_do)
+        metadata["to_do"] = dg.MetadataValue.text(_TO_DO[name])
     metadata |= {count: dg.MetadataValue.int(number) for count, number in result.counts.items() if number}
     metadata |= {name: dg.MetadataValue.float(float(total)) for name, total in result.totals.items()}  # to plot
     for title, rows in result.tables.items():

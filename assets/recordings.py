@@ -53,7 +53,7 @@ class RetryConfig(dg.Config):
         default_factory=list,
         description=(
             "Retry the recordings with these ids, whatever their state. A recording that is in the bucket is "
-            "adopted, not fetched. The checks' samples show ids."
+            "adopted, not fetched. The samples of the checks show ids."
         ),
     )
 
@@ -62,7 +62,7 @@ class RetryConfig(dg.Config):
 def recording_links(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerStore
 ) -> dg.MaterializeResult[None]:
-    """The recordings that the date's rows link to. Each new recording becomes `pending`."""
+    """The recordings that the date's rows link to. Each new one is `pending`, or `rejected` if its link is refused."""
     with as_permanent_failure():
         day, states, settings = date.fromisoformat(context.partition_key), ledger.open(), environment.settings
         now, run_id = environment.clock(), context.run.run_id

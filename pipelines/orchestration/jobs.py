@@ -8,7 +8,7 @@ _STANDING = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("recordings"),
 ARCHIVE_DAY = dg.define_asset_job(
     "archive_day",
     selection=dg.AssetSelection.all() - _STANDING,
-    description="Pull the reports of one date, archive every recording they name, and seal the date's manifest.",
+    description="Pull the reports of one date, archive every recording they name, seal the date and write its calls.",
 )
 STANDING = dg.define_asset_job(
     "standing_check",
