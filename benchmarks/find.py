@@ -139,7 +139,15 @@ def by_search(question: str, _folder: str, first: date) -> Callable[[str], int]:
     settings = StorageSettings(archive_bucket=_BUCKET)
     search = CallSearch(Bucket(make_s3_client(max_connections=16), _BUCKET, ""), settings)
     name = {"part": "number", "rare agent": "agent"}.get(question, question)
-    return lambda value: search.find(Query(first=first, last=LAST, **{name: value}), columns=SHOWN).num_rows
+
+    def find(value: str) -> int:
+        query = Query(first=first, last=LAST, **{name: value})
+        files = search.files(query)
+        found = search.find(query, files, columns=SHOWN)
+        assert not search.not_searched(query, files)
+        return found.num_rows
+
+    return find
 
 
 _SQL = {

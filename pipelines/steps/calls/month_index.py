@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial, reduce
-from itertools import chain
+from itertools import chain, groupby
 from operator import and_, or_
 from posixpath import commonprefix
 from typing import Any, Final, Literal
@@ -39,6 +39,7 @@ pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the k
 _COLUMNS_OF_INDEX: list[pa.Field[Any]] = [pa.field("key", pa.string()), pa.field("days", pa.uint32())]
 _SCHEMA: Final = pa.schema(_COLUMNS_OF_INDEX)
 _COVERS: Final = b"ringcx-archive/covers/4"  # another number for other content: an older index then covers nothing
+month_of: Final = "{:%Y-%m}".format
 _UNREADABLE: Final = (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError)
 _ROW_GROUP: Final = 10_000
 _DIGITS: Final = 6
@@ -98,15 +99,13 @@ def list_indexes(bucket: Bucket) -> dict[str, Listed]:
 
 def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str, int]]:
     """Write the index of each month whose dates have changed; yield the month and the number of dates it covers."""
-    by_month: dict[str, dict[date, Listed]] = {}
-    for day, listed in files_between(bucket, first, last).items():
-        by_month.setdefault(f"{day:%Y-%m}", {})[day] = listed
-    indexes = list_indexes(bucket)
-    for month, files in sorted(by_month.items()):
+    files, indexes = files_between(bucket, first, last), list_indexes(bucket)
+    for month, days in groupby(sorted(files), month_of):
         key = calls_index_key(bucket.prefix, month)
         there = MonthIndex.read(bucket, key, indexes[key]) if key in indexes else None
         covers = there.covers if there else {}
-        etags = {day: of.etag for day, of in files.items() if covers.get(day) == of.etag or is_whole(bucket, day, of)}
+        of_month = ((day, files[day]) for day in days)
+        etags = {day: of.etag for day, of in of_month if covers.get(day) == of.etag or is_whole(bucket, day, of)}
         if etags and covers != etags:
             _write(bucket, month, etags)
             yield month, len(etags)

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Final
 
 import duckdb
@@ -33,6 +33,7 @@ from pipelines.steps.calls.month_index import (
     is_whole,
     keys_of_number,
     list_indexes,
+    month_of,
 )
 from pipelines.steps.calls.numbers import NumberQuery
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA, SEPARATOR
@@ -128,7 +129,7 @@ class CallSearch:
         read, or was written before every report of the date had been pulled.
         """
         indexes, covers = list_indexes(self._bucket), dict[date, str]()
-        for _, index in map_in_order(partial(self._index_of, indexes), {f"{day:%Y-%m}" for day in files}):
+        for _, index in map_in_order(partial(self._index_of, indexes), set(map(month_of, files))):
             covers.update(index.covers if index else {})
         unsure = {day for day, listed in files.items() if covers.get(day) != listed.etag}
         read = map_in_order(lambda day: is_whole(self._bucket, day, files[day]), unsure)
@@ -150,14 +151,12 @@ class CallSearch:
         `files` is what `files` returned for the query; None lists them now. `columns` are of CALLS_SCHEMA, `date`
         first; fewer are read sooner. If `stop` returns True before a batch of dates, StorageUnavailable is raised.
         """
-        condition, values = _condition(query, self._region)
+        where = _condition(query, self._region)
         found = [CALLS_SCHEMA.empty_table().select(columns)]
         for days in _growing(self._candidates(query, self.files(query) if files is None else files)):
             if stop():
                 raise StorageUnavailable("The search was given up")
-            batch = self._batches.submit(
-                self._matching, days, condition, values, offset=offset, limit=limit, columns=columns
-            )
+            batch = self._batches.submit(self._matching, days, where, offset=offset, limit=limit, columns=columns)
             passed, table = batch.result()
             found.append(table)
             offset, limit = offset - passed, limit - table.num_rows
@@ -168,21 +167,19 @@ class CallSearch:
     def call(self, day: date, account_id: str, uii: str) -> pa.Table:
         """Return all rows of one call, dated `day` or an adjacent date, in CALLS_SCHEMA."""
         days = sorted((day for day in near({day}) if day >= FIRST_DAY), reverse=True)
-        condition, values = "account_id = ? AND lower(uii) = lower(?)", [account_id, uii]
-        return self._matching(days, condition, values, offset=0, limit=_ALL, columns=CALLS_SCHEMA.names)[1]
+        where = "account_id = ? AND lower(uii) = lower(?)", [account_id, uii]
+        return self._matching(days, where, offset=0, limit=_ALL, columns=CALLS_SCHEMA.names)[1]
 
     def _candidates(self, query: Query, files: Mapping[date, Listed]) -> Iterator[date]:
         """Yield the dates that may have a matching call, newest first."""
         if query.within == Parties():
             return
         wanted = _wanted(query, self._region)
-        by_month: dict[str, list[date]] = {}
-        for day in sorted(files, reverse=True):
-            by_month.setdefault(f"{day:%Y-%m}", []).append(day)
+        newest_first = sorted(files, reverse=True)
         if not wanted or len(files) < _WORTH_AN_INDEX:
-            for days in by_month.values():
-                yield from days
+            yield from newest_first
             return
+        by_month = {month: list(days) for month, days in groupby(newest_first, month_of)}
         indexes = list_indexes(self._bucket)
 
         def of_month(month: str) -> list[date]:
@@ -200,18 +197,12 @@ class CallSearch:
         return self._index(key, indexes[key]) if key in indexes else None
 
     def _matching(
-        self,
-        days: Iterable[date],
-        condition: str,
-        values: Sequence[object],
-        *,
-        offset: int,
-        limit: int,
-        columns: Sequence[str],
+        self, days: Iterable[date], where: tuple[str, list[Any]], *, offset: int, limit: int, columns: Sequence[str]
     ) -> tuple[int, pa.Table]:
         """Return how many of the first `offset` calls that meet a condition `days` have, and `columns` of the next ones
         (at most `limit`), newest first. The other columns than the condition's are read only if a row matches.
         """
+        condition, values = where
         names = [
             name for name in CALLS_FILE_SCHEMA.names if re.search(rf"\b{name}\b", condition) or name == "started_at"
         ]
@@ -233,7 +224,7 @@ class CallSearch:
                 f"SELECT file_index, row FROM calls WHERE {condition} "  # noqa: S608 - no value is in it
                 f"ORDER BY file_index, started_at DESC NULLS LAST, row LIMIT {offset + limit:d}"
             )
-            hits: Any = cursor.sql(sql, params=list(values)).fetchnumpy()
+            hits: Any = cursor.sql(sql, params=values).fetchnumpy()
         passed = min(offset, len(hits["row"]))
         hits = {name: column[passed:] for name, column in hits.items()}
 

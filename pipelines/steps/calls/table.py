@@ -25,7 +25,7 @@ from pipelines.archive.proof.manifest import ManifestHead, latest_manifest, mani
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.settings import StorageSettings, VerifySettings
+from pipelines.settings import VerifySettings
 from pipelines.steps.calls.legs import (
     REPORTS_OF_CALLS,
     Leg,
@@ -104,7 +104,6 @@ PARTIAL: Final = b"ringcx-archive/partial"
 """The key in the metadata of a file that may lack calls, because a report was not pulled for the whole day."""
 
 _INPUTS: Final = b"ringcx-archive/inputs"
-_DISTANT: Final = b"ringcx-archive/further-dates"
 _READ: Final = ("recording_states", "report_rows")
 _ROUNDS: Final = 5
 _ROW_GROUP: Final = 2_000
@@ -149,15 +148,11 @@ def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: VerifySe
     key, unchanged = calls_key(bucket.prefix, day), True
     table = _stored(bucket, key)
     for _ in range(_ROUNDS):
-        if table is not None and _is_of(table, ledger, bucket, day, settings):
+        inputs = _inputs(ledger, bucket, day, settings)
+        if table is not None and (table.schema.metadata or {}).get(_INPUTS) == inputs:
             break
-        distant = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
-        made_of = {
-            _INPUTS: _inputs(ledger, bucket, day, settings, distant),
-            _DISTANT: " ".join(map(str, distant)).encode(),
-        }
         table = calls_of(ledger, bucket, day, settings=settings)
-        table = table.replace_schema_metadata({**made_of, **(table.schema.metadata or {})})
+        table = table.replace_schema_metadata({_INPUTS: inputs, **(table.schema.metadata or {})})
         bucket.put(key, encode(table), content_type="application/vnd.apache.parquet")
         # Another run may have written to the date meanwhile, and stored a table that this one has just replaced.
         unchanged = False
@@ -224,16 +219,10 @@ def encode(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def _is_of(table: pa.Table, ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings) -> bool:
-    """Return whether a stored table was made from the current inputs."""
-    made_of = table.schema.metadata or {}
-    distant = [date.fromisoformat(text) for text in made_of.get(_DISTANT, b"").decode().split()]
-    return made_of.get(_INPUTS) == _inputs(ledger, bucket, day, settings, distant)
-
-
-def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings, distant: Sequence[date]) -> bytes:
-    """Return what determines a date's table. `distant`: dates, not adjacent, whose pulls found its recordings."""
+def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: VerifySettings) -> bytes:
+    """Return what determines a date's table, also the rows of dates, not adjacent, whose pulls found its recordings."""
     manifests = manifest_numbers(bucket, day)
+    distant = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
     content = (
         _VERSION,
         [names[kind] for names in map(ledger.parts.names, sorted(near({day}))) for kind in _READ],
