@@ -44,10 +44,9 @@ _UNREADABLE: Final = (KeyMissing, StoreDamaged, pa.ArrowException, OSError, Valu
 _ROW_GROUP: Final = 10_000
 _DIGITS: Final = 6
 _FEWEST_DIGITS: Final = 3  # fewer are in some number of any date
-_COLUMNS: Final = (
-    "account_id", "ani", "dnis", "ani_e164", "dnis_e164", "agent_id", "agent_login", "agent_name", "queue_id",
-    "queue_name", "recording_id", "uii",
-)  # fmt: skip
+_WHOLE: Final = {"m:": "agent_name", "p:": "queue_name", "c:": "account_id", "u:": "uii"}
+_SPLIT: Final = {"a:": "agent_id", "l:": "agent_login", "q:": "queue_id"}  # of several agents or queues
+_COLUMNS: Final = (*_WHOLE.values(), *_SPLIT.values(), "ani", "dnis", "ani_e164", "dnis_e164", "recording_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +135,8 @@ def _write(bucket: Bucket, month: str, etags: Mapping[date, str]) -> None:
 
 
 def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
-    def split(name: str) -> Any:  # noqa: ANN401 - an array of any form
-        return pc.list_flatten(pc.split_pattern(calls[name], SEPARATOR))
-
-    columns = [
-        ("a:", split("agent_id")),
-        ("l:", split("agent_login")),
-        ("m:", calls["agent_name"]),
-        ("q:", split("queue_id")),
-        ("p:", calls["queue_name"]),
-        ("c:", calls["account_id"]),
-        ("u:", calls["uii"]),
-    ]
+    columns: list[tuple[str, Any]] = [(kind, calls[name]) for kind, name in _WHOLE.items()]
+    columns += [(kind, pc.list_flatten(pc.split_pattern(calls[name], SEPARATOR))) for kind, name in _SPLIT.items()]
     columns = [(kind, pc.utf8_lower(column)) for kind, column in columns]
     for side in ("ani", "dnis"):
         numbers = pc.unique(pc.coalesce(calls[f"{side}_e164"], calls[side]).drop_null())
