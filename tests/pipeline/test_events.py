@@ -147,6 +147,7 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
     assert not arrived.passed
     assert arrived.severity.value == "WARN"
     assert counts_of(last, "every_event_arrived")["calls_without_event"] == len(lost)
+    assert "check the receiver" in arrived.metadata["to_do"].value
     sample = listed(arrived.metadata["sample"].value)
     assert {row["uii"] for row in sample} == lost
     customers = {call.ani for call in calls(it, day)} | {call.dnis for call in calls(it, day)}
