@@ -30,7 +30,7 @@ from pipelines.ringcx.errors import AccountUnknown
 from pipelines.steps.check.audio import audio_is_true
 from pipelines.steps.check.result import Level
 from pipelines.steps.fetch.fetcher import BREAK_AFTER
-from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, age, next_state
+from pipelines.steps.fetch.outcomes import Failed, Fault, RetryRules, age, next_state
 from tests.pipeline.conftest import World
 from tests.pipeline.test_steps import fetched, some_state
 from tests.servers.scripted_http import Request, ScriptedServer
@@ -370,10 +370,10 @@ def test_a_day_of_outage_is_no_answer_so_the_first_404_after_it_is_not_the_last(
     down, absent = Fault("unavailable", "source_unavailable"), Fault("not_there", "not_found")
     for day, fault in enumerate((down, down, down, absent)):
         now = NOW + timedelta(days=day)
-        state = next_state(Outcome(state, now, fault), believed=True, rules=rules, run_id="run-1")
+        state = next_state(Failed(state, now, fault), believed=True, rules=rules, run_id="run-1")
         assert state.status is Status.pending
     later = NOW + timedelta(days=4)
-    last = next_state(Outcome(state, later, absent), believed=True, rules=rules, run_id="run-1")
+    last = next_state(Failed(state, later, absent), believed=True, rules=rules, run_id="run-1")
     assert last.status is Status.missing
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.http.client import Received
 from pipelines.ringcx.limits.limiter import check_stop
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, may_be_last
+from pipelines.steps.fetch.outcomes import Archived, Failed, Fault, RetryRules, may_be_last
 from pipelines.steps.fetch.work_queue import WorkItem, is_segment
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
@@ -71,7 +71,7 @@ class Attempt:
     clock: Callable[[], datetime]
     quarantine_bytes: int
 
-    def __call__(self, item: WorkItem, existing: Collection[str]) -> Outcome:
+    def __call__(self, item: WorkItem, existing: Collection[str]) -> Archived | Failed:
         """Store the recording under the item's key, or adopt it from one of the `existing` keys.
 
         Raises Stopped, StorageRefused (the bucket refuses this recording), AccountUnknown (no answer is about a
@@ -88,18 +88,19 @@ class Attempt:
             fault = Fault("unavailable", "storage_damaged")
         except Conflict:
             fault = Fault("conflict", "conflict")
-        return Outcome(item.state, self.clock(), fault)
+        return Failed(item.state, self.clock(), fault)
 
-    def _adopt(self, state: RecordingState, existing: Collection[str]) -> Outcome | None:
+    def _adopt(self, state: RecordingState, existing: Collection[str]) -> Archived | None:
         for key in existing:
             if adopted := adopt(self.bucket, key, state.recording_id):
                 stored, wav = adopted
-                unproven = state.reason == LENGTH_UNPROVEN and wav.proof != "whole"
-                length_warning = LENGTH_UNPROVEN if unproven else HEADER_DISAGREES if wav.disagrees else None
+                length_warning = HEADER_DISAGREES if wav.disagrees else None
+                if state.reason == LENGTH_UNPROVEN and wav.proof != "whole":
+                    length_warning = LENGTH_UNPROVEN
                 return self._archived(state, stored, wav, length_warning)
         return None
 
-    def _fetch(self, item: WorkItem) -> Outcome:
+    def _fetch(self, item: WorkItem) -> Archived | Failed:
         check_stop(self.stop)
         state = item.state
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
@@ -110,29 +111,34 @@ class Attempt:
                 length_warning = _length_warning(wav, framed=fetched.framed)
             except MediaFault as fault:
                 kind = "not_allowed" if fault.reason in _OUR_REFUSALS else fault.kind
-                return self._refused(item, body, Fault(kind, FIREWALL if fault.by_firewall else fault.reason))
+                reason = FIREWALL if fault.by_firewall else fault.reason
+                return self._refused(item, body, Fault(kind, reason))
             except NotARecording as fault:
                 return self._refused(item, body, Fault("not_audio", fault.reason))
             if length_warning and not self._is_believed(state, fetched, length_warning):
                 unproven = replace(state, body_sha256=fetched.sha256, body_size=max(fetched.size, state.body_size or 0))
-                return Outcome(unproven, self.clock(), Fault("unproven", length_warning))
-            upload = Upload(
-                key=item.key,
-                recording_id=state.recording_id,
-                uii=state.uii,
-                layout=state.layout,
-                source=state.source,
-                sha256=fetched.sha256,
-                size=fetched.size,
-            )
-            silent = tuple(f"channel_{number}_silent" for number in silent_channels(body, wav))
-            try:
-                stored = store(self.bucket, upload, body)
-            except NameTaken:
-                # Two files of one name in two folders of the source: the second is kept under a key next to the first.
-                apart = keys.apart_key(item.key, state.recording_id)
-                stored = store(self.bucket, replace(upload, key=apart), body)
+                return Failed(unproven, self.clock(), Fault("unproven", length_warning))
+            silent = [f"channel_{number}_silent" for number in silent_channels(body, wav)]
+            stored = self._store(item, fetched, body)
             return self._archived(state, stored, wav, length_warning, silent)
+
+    def _store(self, item: WorkItem, fetched: Received, body: BinaryIO) -> Stored:
+        state = item.state
+        upload = Upload(
+            key=item.key,
+            recording_id=state.recording_id,
+            uii=state.uii,
+            layout=state.layout,
+            source=state.source,
+            sha256=fetched.sha256,
+            size=fetched.size,
+        )
+        try:
+            return store(self.bucket, upload, body)
+        except NameTaken:
+            # Two files of one name in two folders of the source: the second is kept under a key next to the first.
+            apart = keys.apart_key(item.key, state.recording_id)
+            return store(self.bucket, replace(upload, key=apart), body)
 
     def _is_believed(self, state: RecordingState, fetched: Received, length_warning: str) -> bool:
         """Return whether to keep a body of doubtful length: HTTP framed it and it came twice, or this may be the last
@@ -143,26 +149,30 @@ class Attempt:
             return True
         return may_be_last(state, self.rules, self.clock()) and (same or fetched.size >= (state.body_size or 0))
 
-    def _refused(self, item: WorkItem, body: BinaryIO, fault: Fault) -> Outcome:
+    def _refused(self, item: WorkItem, body: BinaryIO, fault: Fault) -> Failed:
         """Return the fault for a body that is not a recording. If this may be the last attempt and the bytes may be
         audio, put the body into quarantine; the outcome has the time of that decision.
         """
-        now, state = self.clock(), item.state
+        now = self.clock()
+        state = item.state
         if fault.reason in _MAYBE_AUDIO and may_be_last(state, self.rules, now):
             body.seek(0)
             if data := body.read(self.quarantine_bytes):
-                sha256, recording_id = hashlib.sha256(data).hexdigest(), keys.metadata_text(state.recording_id)
-                key = keys.copy_key("quarantine", self.bucket.prefix, item.key, sha256)
-                facts = {"sha256": sha256, "recording-id": recording_id, "reason": fault.reason}
-                with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
-                    kind = "application/octet-stream"
-                    self.bucket.put_new(key, data, sha256=sha256, content_type=kind, metadata=facts)
-                state = replace(state, quarantine_key=key)
-        return Outcome(state, now, fault)
+                state = replace(state, quarantine_key=self._quarantine(item, data, fault.reason))
+        return Failed(state, now, fault)
+
+    def _quarantine(self, item: WorkItem, data: bytes, reason: str) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = keys.copy_key("quarantine", self.bucket.prefix, item.key, sha256)
+        recording_id = keys.metadata_text(item.state.recording_id)
+        facts = {"sha256": sha256, "recording-id": recording_id, "reason": reason}
+        with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
+            self.bucket.put_new(key, data, sha256=sha256, content_type="application/octet-stream", metadata=facts)
+        return key
 
     def _archived(
-        self, state: RecordingState, stored: Stored, wav: WavInfo, warning: str | None, silent: tuple[str, ...] = ()
-    ) -> Outcome:
+        self, state: RecordingState, stored: Stored, wav: WavInfo, warning: str | None, silent: Sequence[str] = ()
+    ) -> Archived:
         is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
         mono_segment = is_segment(state.source, state.link) and state.layout == "stereo" and wav.channels == 1
         odd = {
@@ -173,16 +183,15 @@ class Attempt:
             "codec_g711": wav.format_tag in _G711,
             "codec_unexpected": not is_16_bit_pcm and wav.format_tag not in _G711,
             "big_endian": wav.big_endian,
-            str(warning): warning is not None,
         }
-        warnings = (*(warning for warning, holds in odd.items() if holds), *silent)
-        return Outcome(state, self.clock(), stored, wav.duration_s, warnings)
+        warnings = [name for name, holds in odd.items() if holds]
+        if warning:
+            warnings.append(warning)
+        return Archived(state, self.clock(), stored, wav.duration_s, (*warnings, *silent))
 
 
 def _length_warning(wav: WavInfo, *, framed: bool) -> str | None:
-    """Return why part of a recording may be missing, None if it is proven whole; raise NotARecording if part is
-    missing.
-    """
+    """Return why part of a recording may be missing, or None; raise NotARecording if part of it is missing."""
     if framed:
         return HEADER_DISAGREES if wav.disagrees else None
     if wav.proof == "cut_off":

@@ -3,6 +3,7 @@
 States are written in batches: if a run is killed, the next run's listing finds the objects that are not recorded.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -12,15 +13,14 @@ from urllib.parse import urlsplit
 
 from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
-from pipelines.archive.transfer import Stored
 from pipelines.errors import ExpectedError, TemporaryDiskFull
 from pipelines.ledger.schema import values
-from pipelines.ledger.states import RecordingState
+from pipelines.ledger.states import RecordingState, archived
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.steps.fetch.attempt import FIREWALL, Attempt
-from pipelines.steps.fetch.outcomes import Fault, Outcome, age, is_in_doubt, next_state
+from pipelines.steps.fetch.outcomes import Archived, Failed, Fault, age, is_in_doubt, next_state
 from pipelines.steps.fetch.work_queue import WorkQueue, is_segment, possible_keys
 from pipelines.wording import number
 
@@ -67,8 +67,8 @@ class Fetcher:
     _written_at: datetime = field(init=False)
     _worked_before: set[LogIn] = field(default_factory=set, init=False)
     _working: set[LogIn] = field(default_factory=set, init=False)
-    _undecided: list[tuple[LogIn, Outcome, Fault]] = field(default_factory=list, init=False)
-    _running: dict[Future[Outcome], RecordingState] = field(default_factory=dict, init=False)
+    _undecided: dict[LogIn, list[Failed]] = field(default_factory=lambda: defaultdict(list), init=False)
+    _running: dict[Future[Archived | Failed], RecordingState] = field(default_factory=dict, init=False)
     _failures_in_a_row: int = field(default=0, init=False)
     _not_taken_in_a_row: int = field(default=0, init=False)
     _first_error: Exception | None = field(default=None, init=False)
@@ -80,7 +80,8 @@ class Fetcher:
         refused and nothing proves that the log-in works; StorageRefused if the bucket cannot be listed; and, after all
         other attempts were settled, the first unexpected error or refusal of the bucket.
         """
-        self._result.due, self._written_at = len(queue), self.attempt.clock()
+        self._result.due = len(queue)
+        self._written_at = self.attempt.clock()
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
         was_broken_off = False
         try:
@@ -91,12 +92,7 @@ class Fetcher:
             was_broken_off = True
             raise
         finally:
-            for log_in, outcome, fault in self._undecided:
-                # An answer from a failing source proves nothing about a recording that it may still give.
-                is_old = age(outcome.state, outcome.at) > self.attempt.rules.kept_for
-                is_gone = is_old and log_in in self._working | self._worked_before
-                result = Fault("unavailable", fault.reason) if was_broken_off and not is_gone else fault
-                self._settle(replace(outcome, result=result), believed=False)
+            self._settle_undecided(was_broken_off=was_broken_off)
             self._write()
             pool.shutdown(wait=False, cancel_futures=True)
             wait([future for future in self._running if not future.cancelled()], timeout=STOP_SECONDS)
@@ -110,7 +106,8 @@ class Fetcher:
         if len(queue):
             held = queue.recordings.held
             self._worked_before = set(map(_log_in, values(held["source"]), values(held["link"])))
-        bucket, items = self.attempt.bucket, iter(queue)
+        bucket = self.attempt.bucket
+        items = iter(queue)
         prefixes = [day_prefix(bucket.prefix, date) for date in queue.dates()]
         existing = frozenset(key for prefix in prefixes for key, _ in bucket.list_keys(prefix))
         while True:
@@ -121,12 +118,16 @@ class Fetcher:
                 return
             ended, _ = wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in [future for future in self._running if future in ended]:  # in the order of the attempts
-                self._take(self._outcome(future, self._running.pop(future)))
+                outcome = self._outcome(future, self._running.pop(future))
+                if isinstance(outcome, Archived):
+                    self._take_archived(outcome)
+                else:
+                    self._take_failed(outcome)
             if len(self._unwritten) >= FLUSH_STATES or self.attempt.clock() - self._written_at >= FLUSH_EVERY:
                 self._write()
             self.progress(self._result)
 
-    def _outcome(self, future: Future[Outcome], state: RecordingState) -> Outcome:
+    def _outcome(self, future: Future[Archived | Failed], state: RecordingState) -> Archived | Failed:
         """Return how the attempt ended. An unexpected error is raised at the end, and stops no other attempt."""
         try:
             return future.result()
@@ -135,67 +136,92 @@ class Fetcher:
         except Exception as defect:  # noqa: BLE001 - raised again by run()
             self._first_error = self._first_error or defect
             reason = next(reason for kind, reason in _REASONS if isinstance(defect, kind))
-            return Outcome(state, self.attempt.clock(), Fault("unavailable", reason))
+            return Failed(state, self.attempt.clock(), Fault("unavailable", reason))
 
-    def _take(self, outcome: Outcome) -> None:
-        """Settle an outcome, or hold it back until the same log-in has fetched a recording.
+    def _take_archived(self, outcome: Archived) -> None:
+        """Settle a recording. If it was fetched, its log-in works, and what that was refused before is settled, too."""
+        state, stored = outcome.state, outcome.stored
+        if not stored.adopted:
+            log_in = _log_in(state.source, state.link)
+            self._not_taken_in_a_row = 0
+            self._working.add(log_in)
+            for earlier in self._undecided.pop(log_in, []):
+                self._settle_failed(earlier, believed=True)
+        self._failures_in_a_row = 0
+        self._result.archived += 1
+        self._result.adopted += stored.adopted
+        self._result.size += stored.size
+        line = archived(
+            state,
+            now=outcome.at,
+            run_id=self.run_id,
+            attempted=not stored.adopted,
+            key=stored.key,
+            size=stored.size,
+            sha256=stored.sha256,
+            etag=stored.etag,
+            version_id=stored.version_id,
+            duration_s=outcome.duration_s,
+            warnings=outcome.warnings,
+        )
+        self._settle(line)
 
-        Raises ExpectedError if too many consecutive outcomes are not about their recordings.
+    def _take_failed(self, failed: Failed) -> None:
+        """Settle a failed attempt, or hold it back until the same log-in has fetched a recording.
+
+        Raises ExpectedError if too many consecutive failures are not about their recordings.
         """
-        result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
-        if isinstance(result, Stored):
-            if not result.adopted:
-                self._not_taken_in_a_row = 0
-                self._working.add(log_in)
-                for earlier_log_in, earlier, _ in self._undecided:
-                    if earlier_log_in == log_in:
-                        self._settle(earlier, believed=True)
-                self._undecided = [entry for entry in self._undecided if entry[0] != log_in]
-            self._settle(outcome, believed=True)
-            self._failures_in_a_row = 0
-            return
+        fault, log_in = failed.fault, _log_in(failed.state.source, failed.state.link)
         works = log_in in self._working | self._worked_before
-        doubted = is_in_doubt(outcome, log_in_works=works, rules=self.attempt.rules)
+        doubted = is_in_doubt(failed, log_in_works=works, rules=self.attempt.rules)
         if doubted:
-            self._undecided.append((log_in, outcome, result))
+            self._undecided[log_in].append(failed)
         else:
-            self._settle(outcome, believed=True)
-        self._failures_in_a_row = self._failures_in_a_row + 1 if doubted or result.kind == "unavailable" else 0
+            self._settle_failed(failed, believed=True)
+        self._failures_in_a_row = self._failures_in_a_row + 1 if doubted or fault.kind == "unavailable" else 0
         # Absent recordings between them do not show that the bucket takes one.
-        self._not_taken_in_a_row += result.reason == "storage_refused"
+        self._not_taken_in_a_row += fault.reason == "storage_refused"
         if max(self._failures_in_a_row, self._not_taken_in_a_row) >= BREAK_AFTER:
             raise self._first_error or ExpectedError(
-                f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{result.reason}`, so the "
-                f"run stopped. What it did not try stays due; {_what_to_check(outcome.state, result)}."
+                f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{fault.reason}`, so the "
+                f"run stopped. What it did not try stays due; {_what_to_check(failed)}."
             )
 
-    def _settle(self, outcome: Outcome, *, believed: bool) -> None:
-        """Work out the next state, count it, and queue it for writing."""
-        result = self._result
-        if isinstance(outcome.result, Stored):
-            result.archived += 1
-            result.adopted += outcome.result.adopted
-            result.size += outcome.result.size
-        result.settled += 1
-        rules, run_id = self.attempt.rules, self.run_id
-        self._unwritten.append(next_state(outcome, believed=believed, rules=rules, run_id=run_id))
+    def _settle_undecided(self, *, was_broken_off: bool) -> None:
+        for log_in, failures in self._undecided.items():
+            for failed in failures:
+                # An answer from a failing source proves nothing about a recording that it may still give.
+                is_old = age(failed.state, failed.at) > self.attempt.rules.kept_for
+                is_gone = is_old and log_in in self._working | self._worked_before
+                unavailable = was_broken_off and not is_gone
+                fault = Fault("unavailable", failed.fault.reason) if unavailable else failed.fault
+                self._settle_failed(replace(failed, fault=fault), believed=False)
+
+    def _settle_failed(self, failed: Failed, *, believed: bool) -> None:
+        self._settle(next_state(failed, believed=believed, rules=self.attempt.rules, run_id=self.run_id))
+
+    def _settle(self, line: RecordingState) -> None:
+        self._result.settled += 1
+        self._unwritten.append(line)
 
     def _write(self) -> None:
         self.ledger.append_states(self._unwritten)
         # Cleared only after the write: an interrupt between the two writes them twice, which is harmless.
-        self._unwritten, self._written_at = [], self.attempt.clock()
+        self._unwritten = []
+        self._written_at = self.attempt.clock()
 
     def _require_log_ins(self) -> None:
         """Raise ExpectedError if recordings were refused and nothing proves that the log-in works."""
         refused = [
-            (outcome.state, fault)
-            for log_in, outcome, fault in self._undecided
-            if fault.kind == "refused" and log_in not in self._working
-            if fault.reason != "forbidden" or log_in not in self._worked_before
+            failed
+            for log_in, failures in self._undecided.items()
+            for failed in failures
+            if failed.fault.kind == "refused" and log_in not in self._working
+            if failed.fault.reason != "forbidden" or log_in not in self._worked_before
         ]
         if refused:
-            hosts = ", ".join(sorted({_host(state.link) for state, _ in refused}))
-            checks = "; ".join(sorted({_what_to_check(*refusal) for refusal in refused}))
+            hosts = ", ".join(sorted({_host(failed.state.link) for failed in refused}))
+            checks = "; ".join(sorted({_what_to_check(failed) for failed in refused}))
             recordings = number(len(refused), "recording was", "recordings were")
             raise ExpectedError(
                 f"{recordings} refused at {hosts} (HTTP 401 or 403), and the same log-in could fetch none: "
@@ -203,7 +229,8 @@ class Fetcher:
             )
 
 
-def _what_to_check(state: RecordingState, fault: Fault) -> str:
+def _what_to_check(failed: Failed) -> str:
+    state, fault = failed.state, failed.fault
     if fault.kind == "unavailable":
         return "docs/troubleshooting.md says what to check"
     if fault.reason == FIREWALL:

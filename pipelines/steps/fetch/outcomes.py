@@ -4,12 +4,12 @@ docs/decisions.md ("How a final state is earned") has the rules as a table.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
 from pipelines.archive.transfer import Stored
-from pipelines.ledger.states import RecordingState, Status, archived, final, pending_again
+from pipelines.ledger.states import RecordingState, Status, final, pending_again
 
 FaultKind = Literal["not_there", "not_audio", "not_allowed", "refused", "unproven", "unavailable", "conflict"]
 
@@ -35,14 +35,23 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended, and when. `state`: before it, with the hash, size and quarantine of a body not archived."""
+class Archived:
+    """An attempt that ended at `at` with a recording in the archive. `state`: before it."""
 
     state: RecordingState
     at: datetime
-    result: Stored | Fault
-    duration_s: float | None = None
-    warnings: tuple[str, ...] = ()
+    stored: Stored
+    duration_s: float | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that ended at `at` without. `state`: before it, with the hash, size and quarantine of the body."""
+
+    state: RecordingState
+    at: datetime
+    fault: Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +101,33 @@ def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool
     return rules.is_patient(state, now) and age(state, now) > rules.give_up
 
 
-def is_in_doubt(outcome: Outcome, *, log_in_works: bool, rules: RetryRules) -> bool:
+def is_in_doubt(failed: Failed, *, log_in_works: bool, rules: RetryRules) -> bool:
     """Return whether the answer may be about the source or the log-in, until a recording is received after it.
 
     `log_in_works`: the log-in received other recordings of the date. docs/decisions.md has the rules: a firewall may
     object to the rate of requests, a password may have been changed, and a young recording may still be made.
     """
-    state, now, fault = outcome.state, outcome.at, outcome.result
-    if isinstance(fault, Stored) or fault.kind in {"unavailable", "not_allowed", "conflict"}:
+    fault = failed.fault
+    if fault.kind in {"unavailable", "not_allowed", "conflict"}:
         return False
-    old = age(state, now)
+    old = age(failed.state, failed.at)
     if fault.kind == "refused":
         least = rules.give_up if fault.reason == "forbidden" else rules.kept_for
-        return not (log_in_works and old > least and rules.is_patient(state, now))
+        return not (log_in_works and old > least and rules.is_patient(failed.state, failed.at))
     if log_in_works or old > rules.kept_for or fault.reason == "still_encoding":
         return False
     return fault.kind != "not_there" or old >= _YOUNG
 
 
-def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
-    """Return the state after an attempt. `believed`: a refusal is about the recording, not about the log-in."""
-    state, at, result = outcome.state, outcome.at, outcome.result
-    if isinstance(result, Stored):
-        held = asdict(result) | {"duration_s": outcome.duration_s, "warnings": outcome.warnings}
-        return archived(state, now=at, run_id=run_id, attempted=not held.pop("adopted"), **held)
-    if result.kind == "refused":
+def next_state(failed: Failed, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
+    """Return the state after a failed attempt. `believed`: a refusal is about the recording, not about the log-in."""
+    state, at, fault = failed.state, failed.at, failed.fault
+    if fault.kind == "refused":
         is_last = believed and rules.is_patient(state, at)
     else:
-        is_last = result.kind == "conflict" or may_be_last(state, rules, at)
-    if is_last and result.kind in _FINAL_OF:
-        return final(state, _FINAL_OF[result.kind], result.reason, at, run_id)
-    next_at, answered = rules.next_attempt(state, at), result.kind != "unavailable"
-    return pending_again(state, result.reason, at, run_id, next_attempt_at=next_at, answered=answered)
+        is_last = fault.kind == "conflict" or may_be_last(state, rules, at)
+    if is_last and fault.kind in _FINAL_OF:
+        return final(state, _FINAL_OF[fault.kind], fault.reason, at, run_id)
+    next_at = rules.next_attempt(state, at)
+    answered = fault.kind != "unavailable"
+    return pending_again(state, fault.reason, at, run_id, next_attempt_at=next_at, answered=answered)
