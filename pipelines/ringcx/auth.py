@@ -149,7 +149,8 @@ class TokenAuth(OriginAuth):
         the log-in is refused. `app` is for RingCentral's OAuth, which counts against no limit here. Raises
         CredentialsRefused after HTTP 400, 401 or 403; SourceError after any other but 200, or without a token.
         """
-        asked_at, request = self.client.clock(), f"POST {shown_url(url)}"
+        asked_at = self.client.clock()
+        request = f"POST {shown_url(url)}"
         status, answer = self.client.retry(lambda: self._post(url, form, app))
         if status in {400, 401, 403}:
             explanation = _explanation(answer) if app else ""
@@ -159,8 +160,9 @@ class TokenAuth(OriginAuth):
         value = answer.get(name)
         if not isinstance(value, str) or not _is_token(value):
             raise SourceError(f"{request} answered the log-in without a usable {name}; check {variable}.")
-        said = answer.get("expires_in") or answer.get("expiresIn")
-        life_s = said if isinstance(said, int) and said > 0 else _DEFAULT_LIFE_S
+        life_s = answer.get("expires_in") or answer.get("expiresIn")
+        if not isinstance(life_s, int) or life_s <= 0:
+            life_s = _DEFAULT_LIFE_S
         return _Token(value, renew_at=asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5))
 
     def _post(self, url: str, form: Mapping[str, str], app: httpx.BasicAuth | None) -> tuple[int, Mapping[str, object]]:
@@ -224,9 +226,13 @@ class LegacyPassword(TokenAuth):
     password: str
 
     def _obtain(self) -> _Token:
-        url, form = f"{self.api_url}/v1/auth/login", {"username": self.username, "password": self.password}
-        remedy = f"check {' and '.join(self.variables)}"
-        token = self._request_token(url, form, name="authToken", variable="RINGCX_API_URL", remedy=remedy)
+        token = self._request_token(
+            f"{self.api_url}/v1/auth/login",
+            {"username": self.username, "password": self.password},
+            name="authToken",
+            variable="RINGCX_API_URL",
+            remedy=f"check {' and '.join(self.variables)}",
+        )
         return replace(token, renew_at=math.inf)  # its end is unknown, since each use extends it: a 401 shows it
 
 
@@ -243,8 +249,10 @@ def is_secure(url: str) -> bool:
 def _explanation(answer: Mapping[str, object]) -> str:
     """Return OAuth's own words for a refusal, without anything that may be a secret."""
     text = str(answer.get("error_description") or answer.get("error") or "")[:200]
+    if not text.strip() or not text.isprintable():
+        return ""
     words = ["…" if len(word) > _LONGEST_WORD or "@" in word else word for word in text.split()]
-    return f" ({' '.join(words)})" if words and text.isprintable() else ""
+    return f" ({' '.join(words)})"
 
 
 def _is_token(text: str) -> bool:

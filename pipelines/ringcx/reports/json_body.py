@@ -85,8 +85,10 @@ def _table(report: ReportName, rows: Sequence[dict[str, object]], names: dict[st
     """Return a batch of rows as a table, and add the columns that are new to `names`, by the source's keys."""
     for key in dict.fromkeys(chain.from_iterable(rows)):
         if key not in names:
-            names[key] = free_name(canonical_name(report, _as_text(key) or ""), names.values())
-    return pa.table({name: _column([row.get(key) for row in rows]) for key, name in names.items()})
+            name = canonical_name(report, _as_text(key) or "")
+            names[key] = free_name(name, names.values())
+    columns = {name: _column([row.get(key) for row in rows]) for key, name in names.items()}
+    return pa.table(columns)
 
 
 def _column(values: Sequence[object]) -> "pa.Array[Any]":

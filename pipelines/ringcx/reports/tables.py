@@ -131,18 +131,26 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
 def _merge_spellings(report: ReportName, columns: dict[str, Any]) -> None:
     """Merge into one column what came twice, in two spellings or under a new name: links, flags and a row's key."""
     unknown = columns.keys() - {*COLUMNS[report]}
-    has_links = {
-        name for name in unknown if _compute.any(_compute.match_substring_regex(columns[name], _RECORDING)).as_py()
-    }
+    with_links = {name for name in unknown if _has_links(columns[name])}
     keys = {UII_COLUMN[report], *KEY_COLUMNS[report]}
     for name in (_LINKS | {LINK_COLUMN[report]} | keys) & columns.keys():
         others = [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]
         if name == LINK_COLUMN[report] and name in _LINKS:
-            others += sorted(has_links - {*others})
-        if others:
-            cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
-            merged = _in_one_cell if name in _LINKS else _first if name in keys else _as_one_flag
-            columns[name] = pa.array([merged(*row) for row in cells], pa.string())
+            others += sorted(with_links - {*others})
+        if not others:
+            continue
+        spellings = [columns[spelling].to_pylist() for spelling in (name, *others)]
+        if name in _LINKS:
+            merged = map(_in_one_cell, *spellings)
+        elif name in keys:
+            merged = map(_first, *spellings)
+        else:
+            merged = map(_as_one_flag, *spellings)
+        columns[name] = pa.array(merged, pa.string())
+
+
+def _has_links(column: Any) -> bool:  # noqa: ANN401 - the stubs know few kinds of arrays
+    return bool(_compute.any(_compute.match_substring_regex(column, _RECORDING)).as_py())
 
 
 def _first(*values: str | None) -> str | None:

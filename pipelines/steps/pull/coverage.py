@@ -83,9 +83,7 @@ def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
 
 
 def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
-    """Raise LedgerDamaged if the ledger has fewer lines of a report than its pulls appended: a part is gone, and with
-    it the recordings that only its rows name.
-    """
+    """Raise LedgerDamaged if the ledger has fewer lines of a report than its pulls appended: a part is gone."""
     for report, made in pulls.items():
         if report == INTERACTIONS:  # its pulls share windows that were taken before; one pull counts no line twice
             least = max((pull.new + pull.changed for pull in made), default=0)

@@ -108,32 +108,9 @@ class WindowedPull:
     def run(self) -> PullRecord:
         """Pull the windows, append their new and changed rows, and return one record for all."""
         taken = [] if self.afresh else self._taken_before()
-        records: list[PullRecord] = []
         errors: list[ReportInvalid] = []
-        for window in windows(self.period, self.window_s):
-            now = self.clock()
-            kept = [pull for pull in taken if covers(pull, (window.start, window.end)) and is_fresh(pull, now)]
-            if kept:
-                records.append(kept[-1])
-                self._sizes.append(kept[-1].largest_window or 0)
-                continue
-            try:
-                records.append(self._take(window))
-            except WrongWindow:  # the others would be wrong too
-                raise
-            except ReportInvalid as error:  # the other windows may be whole, and their recordings need not wait
-                errors.append(error)
-                self._warn(window, str(error))
-        for index, record in enumerate(records):
-            if self._is_near_the_cap(record.largest_window or record.rows) and not record.cap_suspected:
-                try:
-                    again = self._take(Period(record.period_start, record.period_end))
-                except ReportInvalid as error:
-                    errors.append(error)
-                else:
-                    new, changed = record.new + again.new, record.changed + again.changed
-                    unchanged = again.rows - new - changed
-                    records[index] = replace(again, new=new, changed=changed, unchanged=unchanged)
+        records = self._pull_windows(taken, errors)
+        self._pull_again_near_the_cap(records, errors)
         if errors:
             self.log.warning(
                 "account %s: windows pulled: %d, not pulled: %d", self.account_id, len(records), len(errors)
@@ -148,15 +125,50 @@ class WindowedPull:
         )
         return whole
 
+    def _pull_windows(self, taken: Sequence[PullRecord], errors: list[ReportInvalid]) -> list[PullRecord]:
+        """Pull each window that was not `taken` lately; add to `errors` why one could not be pulled."""
+        records: list[PullRecord] = []
+        for window in windows(self.period, self.window_s):
+            now = self.clock()
+            kept = [pull for pull in taken if covers(pull, (window.start, window.end)) and is_fresh(pull, now)]
+            if kept:
+                records.append(kept[-1])
+                self._sizes.append(kept[-1].largest_window or 0)
+                continue
+            try:
+                records.append(self._take(window))
+            except WrongWindow:  # the others would be wrong too
+                raise
+            except ReportInvalid as error:  # the other windows may be whole, and their recordings need not wait
+                errors.append(error)
+                self._warn(window, str(error))
+        return records
+
+    def _pull_again_near_the_cap(self, records: list[PullRecord], errors: list[ReportInvalid]) -> None:
+        """Pull the windows again that a cap, proven by a later one, may have cut off; replace their records."""
+        for index, record in enumerate(records):
+            if record.cap_suspected or not self._is_near_the_cap(record.largest_window or record.rows):
+                continue
+            try:
+                again = self._take(Period(record.period_start, record.period_end))
+            except ReportInvalid as error:
+                errors.append(error)
+                continue
+            new = record.new + again.new
+            changed = record.changed + again.changed
+            records[index] = replace(again, new=new, changed=changed, unchanged=again.rows - new - changed)
+
     def _taken_before(self) -> list[PullRecord]:
         """Return the windows that were pulled since the period was last complete."""
-        whole, taken = (
-            [pull for pull in self.ledger.pulls(report, self.day) if pull.account_id == self.account_id]
-            for report in (INTERACTIONS, TRACES)
-        )
         period = (self.period.start, self.period.end)
-        last = max((pull.pulled_at for pull in whole if covers(pull, period)), default=None)
-        return [pull for pull in taken if last is None or pull.pulled_at > last]
+        complete = [pull for pull in self._pulls(INTERACTIONS) if covers(pull, period)]
+        if not complete:
+            return self._pulls(TRACES)
+        last = complete[-1].pulled_at
+        return [pull for pull in self._pulls(TRACES) if pull.pulled_at > last]
+
+    def _pulls(self, report: str) -> list[PullRecord]:
+        return [pull for pull in self.ledger.pulls(report, self.day) if pull.account_id == self.account_id]
 
     def _take(self, window: Period) -> PullRecord:
         """Pull a whole window."""
@@ -198,10 +210,12 @@ class WindowedPull:
         if self._stored is None:
             held = self.ledger.latest_rows(INTERACTIONS, self.day, columns=columns, account_id=self.account_id)
             self._stored = _versions(held)
-        stored, ended_at = self._stored, self._stored["ended_at"]
-        begun, ended = pc.greater_equal(ended_at, pa.scalar(window.start)), pc.less(ended_at, pa.scalar(window.end))
+        stored = self._stored
+        ended_after = pc.greater_equal(stored["ended_at"], pa.scalar(window.start))
+        ended_before = pc.less(stored["ended_at"], pa.scalar(window.end))
+        comes_again = pc.is_in(stored["row_key"], value_set=rows["row_key"])
         # The rows of other windows have not vanished.
-        compared = pc.or_kleene(pc.is_in(stored["row_key"], value_set=rows["row_key"]), pc.and_(begun, ended))
+        compared = pc.or_kleene(comes_again, pc.and_(ended_after, ended_before))
         fresh, counts = diff_rows(rows, stored.filter(compared))
         self.ledger.append_rows(
             INTERACTIONS, self.day, fresh, account_id=self.account_id, pulled_at=pulled_at, run_id=self.run_id
@@ -225,7 +239,8 @@ class WindowedPull:
         if rows % _LARGE_CAP == 0 or rows in self._sizes or not answer.ends:
             return True
         first, last = answer.ends[0], answer.ends[-1]
-        silent, length = first - answer.window.start, answer.window.end - answer.window.start
+        silent = first - answer.window.start
+        length = answer.window.end - answer.window.start
         return silent > max(length / 4, 10 * (last - first) / rows)
 
     def _prove_whole(self, whole: _WindowResponse, answers: list[_WindowResponse]) -> bool:
@@ -281,16 +296,19 @@ class WindowedPull:
 
 
 def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
-    """Return when the rows' segments ended, sorted; times days away from the window are errors in the rows. Raise
-    WrongWindow if a segment ended outside the window.
-    """
+    """Return when the rows' segments ended, sorted, without implausible times; raise WrongWindow if one is outside."""
     times = map(parse_moment, rows["segment_end_time_ms"].to_pylist())
     ends = sorted(end for end in times if end and abs(end - window.start) <= _PLAUSIBLE)
     outside = [end for end in ends if not window.start - _TOLERANCE <= end <= window.end + _TOLERANCE]
     if not outside:
         return ends
     before = sum(end < window.start for end in outside)
-    ran = "backward" if before == len(ends) else "elsewhere" if before < len(outside) else "partly backward"
+    if before == len(ends):
+        ran = "backward"
+    elif before < len(outside):
+        ran = "elsewhere"
+    else:
+        ran = "partly backward"
     raise WrongWindow(
         f"interaction_metadata was requested for the segments that ended from {window.start:%Y-%m-%d %H:%M:%S} to "
         f"{window.end:%Y-%m-%d %H:%M:%S} UTC, and {len(outside)} of {len(ends)} did not: the source's window ran "
@@ -316,5 +334,5 @@ def _flags(rows: pa.Table, account_id: str) -> tuple[int, int]:
     """Count the rows that name a recording, and those whose `hasRecording` is neither yes nor no."""
     names = [name for name in needed_columns(INTERACTIONS) if name != "account_id"]
     listed = [row | {"account_id": account_id} for row in rows.select(names).to_pylist()]
-    with_link = sum(any(True for _ in links_of(INTERACTIONS, row)) for row in listed)
-    return with_link, sum(map(is_flag_unknown, listed))
+    with_link = [row for row in listed if list(links_of(INTERACTIONS, row))]
+    return len(with_link), sum(map(is_flag_unknown, listed))
