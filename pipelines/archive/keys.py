@@ -41,9 +41,7 @@ def apart_key(key: str, recording_id: str) -> str:
 
 
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
-    """Return the key for a conflict or a rejected body, a copy that does not count as the recording under `key`:
-    `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
-    """
+    """Return the key of a copy that does not count as the recording: `{prefix}{folder}/date=…/…/<16 hex>-<name>`."""
     path, slash, name = key.removeprefix(f"{prefix}recordings/").rpartition("/")
     return f"{prefix}{folder}/{path}{slash}{sha256[:16]}-{name}"
 

@@ -63,8 +63,9 @@ class SealedRecordings:
 
     def _latest(self, day: date) -> tuple[ManifestHead | None, frozenset[bytes]]:
         listed = self._bucket.list_keys(manifest_prefix(self._bucket.prefix, day))
-        found = [(number, item.etag) for key, item in listed if (number := manifest_number(key)) is not None]
-        return self._sealed(day, *max(found)) if found else (None, frozenset())
+        numbered = [(manifest_number(key) or 0, item.etag) for key, item in listed]
+        number, etag = max(numbered, default=(0, ""))
+        return self._sealed(day, number, etag) if number else (None, frozenset())
 
     def _read(self, day: date, number: int, _etag: str) -> tuple[ManifestHead, frozenset[bytes]]:
         """Return a manifest and its recordings; read it again if its ETag has changed."""

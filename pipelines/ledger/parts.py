@@ -61,9 +61,7 @@ def part_names(files: Files, folders: Iterable[str]) -> list[str]:
 
 
 def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the lines of each named part, in order; only `columns`, as far as a part has them. Raise LedgerDamaged if a
-    part is gone, or is not what was written.
-    """
+    """Yield the lines of each named part, in order, in `columns` as far as it has them; raise LedgerDamaged."""
     parts = LedgerParts(files)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
         # Only this thread decodes: eight threads would each retain the memory that they freed, 130 MB in all.
@@ -72,9 +70,7 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
 
 
 def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the lines of a part in the schema of its kind, with the columns that its path gives; raise LedgerDamaged
-    if the bytes are not such a part.
-    """
+    """Return the lines of a part in the schema of its kind, with its path's columns, or raise LedgerDamaged."""
     kind, *folders, _ = name.split("/")
     from_path = dict(folder.split("=", 1) for folder in folders)
     with damage(name):

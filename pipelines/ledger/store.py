@@ -154,14 +154,16 @@ class Ledger:
     def state_days(self) -> dict[date, datetime]:
         """Return the dates that have recordings, each with the time of its newest part, with one listing per month."""
         months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.days("recording_states")})
-        # Names are sorted: the last part of each date wins.
-        newest = {name.split("/")[1]: name for name in part_names(self._files, months)}
-        return {day: written_at(name) for folder, name in newest.items() if (day := date_of_folder(folder))}
+        newest: dict[date, datetime] = {}
+        for name in part_names(self._files, months):  # sorted: the last part of each date is its newest
+            if day := date_of_folder(name.split("/")[1]):
+                newest[day] = written_at(name)
+        return newest
 
     def days(self, kind: str, report: str | None = None) -> list[date]:
         """Return the dates that have a folder of a kind (a name of SCHEMAS), and of `report` if given, sorted."""
         folders = self._files.folders(f"{kind}/" if report is None else f"{kind}/report={report}/")
-        return sorted(day for folder in folders if (day := date_of_folder(folder)))
+        return sorted(filter(None, map(date_of_folder, folders)))
 
     def _parts(self, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         return read_parts(self._files, part_names(self._files, folders), columns)

@@ -58,9 +58,7 @@ def write_attestation(
 def read_attestations(
     bucket: Bucket, kind: str, day: date
 ) -> tuple[Mapping[str, frozenset[ObservedObject]], tuple[str, ...]]:
-    """Return the objects that a day's attestations name, by name (several if they disagree), and a sentence for each
-    damaged attestation.
-    """
+    """Return what a day's attestations say, by object name, and a sentence for each damaged attestation."""
     observed: defaultdict[str, set[ObservedObject]] = defaultdict(set)
     damaged: list[str] = []
     for key, _ in bucket.list_keys(attestation_prefix(bucket.prefix, kind, day)):

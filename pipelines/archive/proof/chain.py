@@ -51,6 +51,23 @@ def read_chain(
     found to be damaged: the entries do not count if `latest` is None.
     """
     chain = Chain(manifest_numbers(bucket, day))
+    _check_numbers(chain, bucket, day)
+    for number in chain.numbers:
+        take = entry if number == chain.numbers[-1] else None
+        try:
+            chain.heads[number] = read_manifest(bucket, day, number, take or (lambda _: None))
+        except (StoreDamaged, KeyMissing) as error:
+            chain.add("manifest_altered", manifest_key(bucket.prefix, day, number), str(error))
+    _check_hashes(chain)
+    if verifier is not None:
+        is_signed = False
+        for number, head in chain.heads.items():
+            is_required = is_signed or number == chain.numbers[-1]
+            is_signed |= _check_signature(chain, bucket, verifier, head, is_required=is_required)
+    return chain
+
+
+def _check_numbers(chain: Chain, bucket: Bucket, day: date) -> None:
     removed = sorted(set(range(1, max(chain.numbers, default=0))) - set(chain.numbers))
     if removed:
         names = ", ".join(f"manifest-{number}" for number in removed[:10])
@@ -60,14 +77,9 @@ def read_chain(
             f"The manifests of {day.isoformat()} are not numbered 1 to {chain.numbers[-1]} without a gap; restore "
             f"what was removed ({names}) from an earlier version of the bucket",
         )
-    for number in chain.numbers:
-        is_latest = number == chain.numbers[-1]
-        try:
-            take = entry if entry is not None and is_latest else lambda _: None
-            chain.heads[number] = read_manifest(bucket, day, number, take)
-        except (StoreDamaged, KeyMissing) as error:
-            chain.add("manifest_altered", manifest_key(bucket.prefix, day, number), str(error))
-    is_signed = False
+
+
+def _check_hashes(chain: Chain) -> None:
     for number, head in chain.heads.items():
         before = chain.heads.get(number - 1)
         expected = None if before is None else before.sha256
@@ -79,10 +91,6 @@ def read_chain(
                 f"{key} breaks the chain of its day's manifests: it was altered, replaced or renumbered; restore its "
                 "first version",
             )
-        if verifier is not None:
-            is_required = is_signed or number == chain.numbers[-1]
-            is_signed |= _check_signature(chain, bucket, verifier, head, is_required=is_required)
-    return chain
 
 
 def _check_signature(

@@ -102,22 +102,29 @@ def seal(
         "sealed_at": utc_text(sealed_at),
         "previous_day": before and {"date": before.document["date"], "number": before.number, "sha256": before.sha256},
     }
-    for _ in range(_ATTEMPTS):
-        latest = latest_manifest(bucket, day)
-        if latest is not None and latest.document.items() >= hashes.items():
-            sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, merkle_root, unchanged=True)
-        else:
-            sealed = _seal_after(latest, bucket, day, head, entries())
-        if sealed is not None:
-            break
-    else:
-        raise StorageUnavailable(
-            f"{_ATTEMPTS} other runs sealed {day.isoformat()} first, one after the other; make sure that only one "
-            "run at a time works on a date"
-        )
+    sealed = _seal_if_changed(bucket, day, head, hashes, entries)
     if body != stored:
         bucket.put(catalog_key(bucket.prefix, day), body, content_type="application/vnd.apache.parquet")
     return sealed
+
+
+def _seal_if_changed(
+    bucket: Bucket,
+    day: date,
+    head: Mapping[str, Any],
+    hashes: Mapping[str, str],
+    entries: Callable[[], Iterable[ManifestEntry]],
+) -> Sealed:
+    for _ in range(_ATTEMPTS):
+        latest = latest_manifest(bucket, day)
+        if latest is not None and latest.document.items() >= hashes.items():
+            return Sealed(latest.key, latest.number, latest.sha256, hashes["merkle_root"], unchanged=True)
+        if sealed := _seal_after(latest, bucket, day, head, entries()):
+            return sealed
+    raise StorageUnavailable(
+        f"{_ATTEMPTS} other runs sealed {day.isoformat()} first, one after the other; make sure that only one run at a "
+        "time works on a date"
+    )
 
 
 def catalog_table(

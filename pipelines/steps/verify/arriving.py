@@ -42,8 +42,8 @@ class Arriving:
     def parts(self) -> frozenset[str]:
         """The ledger parts without an attestation that are young, or whose run has written a young one."""
         young = {name for name in self.runs if self.is_young(written_at(name))}
-        of_open = set().union(*(self.runs[name] for name in young))
-        return frozenset(young | {name for name, runs in self.runs.items() if runs & of_open})
+        writing = set().union(*(self.runs[name] for name in young))
+        return frozenset(name for name, runs in self.runs.items() if name in young or runs & writing)
 
     @cached_property
     def under_way(self) -> bool:

@@ -89,9 +89,14 @@ def _signature(
 ) -> dict[str, str]:
     """Return the signature's key and state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or `valid`."""
     key = signature_key(head.key)
-    kinds = {each.kind.removeprefix("signature_") for each in discrepancies if each.subject == key}
-    state = "none" if not stored else "not_checked" if archive.verifier is None else "valid"
-    return {"key": key, "state": min(kinds, default=state)}
+    problems = {found.kind.removeprefix("signature_") for found in discrepancies if found.subject == key}
+    if problems:
+        state = min(problems)
+    elif not stored:
+        state = "none"
+    else:
+        state = "not_checked" if archive.verifier is None else "valid"
+    return {"key": key, "state": state}
 
 
 def _commands(

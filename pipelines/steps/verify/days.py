@@ -1,6 +1,4 @@
-"""The verification of dates, each by itself and against the next day's manifests: the dates of a range, or
-some chosen at random for the restore drill.
-"""
+"""The verification of dates, each by itself and against the next day's: a range, or some at random for the drill."""
 
 import math
 import random
@@ -41,9 +39,7 @@ TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
 @dataclass(frozen=True, slots=True)
 class Archive(Stores):
-    """The archive to verify. Without `ringcx_account_ids` in the settings, the accounts are those of the pulls; without
-    a `verifier`, signatures are not checked.
-    """
+    """The archive to verify; without a `verifier`, signatures are not checked."""
 
     verifier: Verifier | None
     clock: Callable[[], datetime]
@@ -80,9 +76,10 @@ def verify_days(
 
 def sealed_dates(bucket: Bucket) -> list[date]:
     """Return all dates that were ever sealed: a date whose manifests were removed still has attestations."""
-    folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
-    names = {name.split("/")[-2] for folder in folders for name in bucket.list_folders(folder)}
-    return sorted(day for name in names if (day := date_of_folder(name)))
+    sealed = bucket.list_folders(f"{bucket.prefix}manifests/")
+    attested = bucket.list_folders(f"{bucket.prefix}witnesses/{MANIFESTS}/")
+    days = {date_of_folder(folder.split("/")[-2]) for folder in (*sealed, *attested)}
+    return sorted(day for day in days if day)
 
 
 def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
@@ -140,6 +137,10 @@ class _Day:
             of_day = partial(progress, self.day)
             check_objects(bucket, evidence, sampling, self.result, threads, flag=self.flag, progress=of_day)
             self._judge(evidence)
+            latest = self.chain.latest
+            if latest is not None and evidence.pulls is not None:
+                compare(evidence, latest, evidence.pulls, self.flag)
+                self._compare_verdict(evidence, latest)
         except _UNREADABLE as error:
             self._unreadable(error)
 
@@ -223,8 +224,8 @@ class _Day:
             )
 
     def _judge(self, evidence: Evidence) -> None:
-        """Judge the date, and compare the latest manifest with that verdict and with the ledger."""
-        archive, result, latest = self._archive, self.result, evidence.arriving.chain.latest
+        """Judge the date, and report the reports that were not pulled."""
+        archive, result = self._archive, self.result
         found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
         result.verdict, result.reason = found.verdict, found.sentence
         result.found = None if found.verdict is Verdict.unknown else len(evidence.expected)
@@ -241,14 +242,15 @@ class _Day:
                 kind = "partly_pulled" if gap.pulled_until else "never_pulled"
                 whose = f"{gap.report} of account {gap.account_id}"
                 self.flag(kind, whose, f"{gap}; run {self.day}", arriving=evidence.arriving.under_way)
-        if latest is None or evidence.pulls is None:
-            return
-        compare(evidence, latest, evidence.pulls, self.flag)
+
+    def _compare_verdict(self, evidence: Evidence, latest: ManifestHead) -> None:
+        """Compare the verdict in the latest manifest with the one by the ledger, if nothing else explains it."""
         own = evidence.verdict
         # If a recording of this date is stored under another and missing there, the other date reports it.
-        if own is None or own.counts["object_gone"] or own.counts["object_changed"] or result.discrepancies:
+        if own is None or own.counts["object_gone"] or own.counts["object_changed"] or self.result.discrepancies:
             return
-        sealed, judged = latest.document["totals"].get("verdict"), own.sealed_verdict
+        sealed = latest.document["totals"].get("verdict")
+        judged = own.sealed_verdict
         if sealed is not None and sealed != judged:
             written_now = (own.recordings["written_at"] - self._now).abs() <= WINDOW  # perhaps under another date
             self.flag(

@@ -185,7 +185,8 @@ def _compare_entries(evidence: Evidence, latest: ManifestHead, flag: Flag) -> in
     entries, arriving = evidence.sealed or {}, evidence.arriving
     changed = 0
     for recording_id in sorted(entries.keys() | evidence.ledger.keys()):
-        sealed, held = entries.get(recording_id), evidence.ledger.get(recording_id)
+        sealed = entries.get(recording_id)
+        held = evidence.ledger.get(recording_id)
         if sealed == held:
             continue
         changed_at = evidence.changed_at.get(recording_id)
@@ -193,12 +194,22 @@ def _compare_entries(evidence: Evidence, latest: ManifestHead, flag: Flag) -> in
         if changed_at and (changed_at > latest.sealed_at or (arriving.is_young(changed_at) and arriving.under_way)):
             changed += 1
             continue
-        kind = "ledger_differs" if sealed and held else "ledger_lacks" if sealed else "manifest_lacks"
-        here, there = (entry.status if entry else "absent" for entry in (sealed, held))
-        sentence = f"{recording_id} of {arriving.day} is {here} in {latest.key} and {there} in the ledger"
-        if sealed and held:
-            differing = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
-            sentence += f", and they differ in {', '.join(differing)}"
-        sentence += ": a manifest or a ledger part was altered or removed; find out which, and restore it"
-        flag(kind, recording_id, sentence)
+        kind, difference = _difference(sealed, held, latest.key)
+        flag(
+            kind,
+            recording_id,
+            f"{recording_id} of {arriving.day} is {difference}: a manifest or a ledger part was altered or removed; "
+            "find out which, and restore it",
+        )
     return changed
+
+
+def _difference(sealed: ManifestEntry | None, held: ManifestEntry | None, key: str) -> tuple[str, str]:
+    """Return the kind of a difference between manifest and ledger, and the difference in words."""
+    if sealed is None:
+        return "manifest_lacks", f"absent in {key} and {held.status if held else 'absent'} in the ledger"
+    if held is None:
+        return "ledger_lacks", f"{sealed.status} in {key} and absent in the ledger"
+    names = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
+    statuses = f"{sealed.status} in {key} and {held.status} in the ledger"
+    return "ledger_differs", f"{statuses}, and they differ in {', '.join(names)}"
