@@ -53,9 +53,7 @@ def counted(numbers: Mapping[str, int], otherwise: str) -> str:
 
 
 def verdict_and_counts(verdict: DateVerdict, by_status: Counter[Status]) -> dict[str, str | int]:
-    """Return the verdict, and counts by state under constant names, which the UI plots over dates; `found` only if it
-    is known.
-    """
+    """Return the verdict and the counts by state, under constant names that the UI plots; `found` only if known."""
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
     others = {str(status): by_status[status] for status in Status} | {"accepted_losses": len(verdict.accepted)}
     sentence = f"{verdict.verdict}: {verdict.sentence}"

@@ -1,6 +1,4 @@
-"""The checks that every request must pass, readers of its untrusted parts, limits on what a person does at once, and
-the headers that every response carries.
-"""
+"""What every request must pass, readers of its untrusted parts, limits per person, and headers of every response."""
 
 import asyncio
 import re

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -121,12 +121,11 @@ class Person:
         return text or "" if self.has(Role.numbers) else _masked(text or "")
 
     def free_text(self, text: str | None) -> str:
-        """Return free text; unless the person may see numbers, mask three or more digits like a telephone number,
-        whatever separates them except letters.
-        """
+        """Return free text; unless the person may see numbers, mask three or more digits that no letter separates."""
+        text = text or ""
         if self.has(Role.numbers):
-            return text or ""
-        runs = ("".join(run) for _, run in groupby(text or "", str.isalpha))
+            return text
+        runs = ("".join(characters) for _, characters in groupby(text, str.isalpha))
         return "".join(_masked(run) if _digits(run) >= _FEWEST_DIGITS else run for run in runs)
 
 
@@ -179,5 +178,10 @@ def _digits(text: str) -> int:
 
 
 def _masked(number: str) -> str:
-    hidden, seen = _digits(number) - _SHOWN_DIGITS, count()
-    return "".join("•" if each.isdigit() and next(seen) < hidden else each for each in number)
+    to_hide = _digits(number) - _SHOWN_DIGITS
+    masked = []
+    for character in number:
+        hide = character.isdigit() and to_hide > 0
+        to_hide -= hide
+        masked.append("•" if hide else character)
+    return "".join(masked)

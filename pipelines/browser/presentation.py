@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -10,14 +11,8 @@ from pipelines.evidence.package import in_time
 from pipelines.steps.calls.table import SEPARATOR, Row
 from pipelines.wording import number, reason_in_words
 
-STATES: Final[Mapping[str, str]] = {
-    "archived": "archived",
-    "pending": "pending",
-    "missing": "missing",
-    "rejected": "rejected",
-    "denied": "denied",
-    "none": "no recording",
-}
+_HELD_OR_NOT = ("archived", "pending", "missing", "rejected", "denied")
+STATES: Final[Mapping[str, str]] = {**{state: state for state in _HELD_OR_NOT}, "none": "no recording"}
 """The states of a recording, and how the page calls them."""
 
 
@@ -33,7 +28,10 @@ def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
     """Return the view of one call from its rows (at least one). `path`: the address of its page."""
     first = rows[0]
     day, _, clock = (first["started_local"] or str(first["date"])).partition("T")
-    account_id, uii = first["account_id"], first["uii"]
+    account_id = first["account_id"]
+    uii = first["uii"]
+    longest = max(row["call_s"] or row["segment_s"] or 0 for row in rows)
+    notes = dict.fromkeys(row["notes"] for row in rows if row["notes"])
     return {
         "date": first["date"],
         "day": day,
@@ -46,8 +44,8 @@ def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
         "disposition": person.free_text(_distinct(rows, "disposition")),
         "direction": _distinct(rows, "direction"),
         "numbers": (person.number(first["ani"]), person.number(first["dnis"])),
-        "length": duration(max(row["call_s"] or row["segment_s"] or 0 for row in rows) or None),
-        "notes": person.free_text("\n".join(dict.fromkeys(row["notes"] for row in rows if row["notes"]))),
+        "length": duration(longest or None),
+        "notes": person.free_text("\n".join(notes)),
         "recordings": [_recording(row, index, person) for index, row in enumerate(rows, start=1)],
     }
 
@@ -125,7 +123,8 @@ def _named(name: str | None, identity: str | None) -> str:
 
 def _distinct(rows: Iterable[Row], column: str) -> str:
     """Return each agent, queue or disposition of a call once; a recording of a whole call names several."""
-    return SEPARATOR.join(dict.fromkeys(each for row in rows if row[column] for each in row[column].split(SEPARATOR)))
+    names = chain.from_iterable(row[column].split(SEPARATOR) for row in rows if row[column])
+    return SEPARATOR.join(dict.fromkeys(names))
 
 
 def found_sentence(calls: int, *, more: bool, not_held: int) -> str:

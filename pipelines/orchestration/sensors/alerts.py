@@ -138,19 +138,22 @@ def _sentences(event: dg.DagsterEvent) -> tuple[str, str]:
 
 def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui: str) -> AlertProblem:
     """Return a check's result, with its counts above zero. Its tables of examples stay in the UI."""
-    asset, name = evaluation.asset_key.to_user_string(), evaluation.check_name
-    query = urlencode({"view": "checks", "checkDetail": name})
+    asset = evaluation.asset_key.to_user_string()
+    query = urlencode({"view": "checks", "checkDetail": evaluation.check_name})
     values = {name: value.value for name, value in evaluation.metadata.items()}
-    counts = [f"{name} {value}" for name, value in sorted(values.items()) if type(value) is int and value]
     sentence = evaluation.description or "The check failed."
+    counts = [f"{name} {value}" for name, value in sorted(values.items()) if type(value) is int and value]
+    if counts:
+        sentence += f" ({', '.join(counts)})"
     severity = Level.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Level.warning
     # A warning of a date that waits, or is not over, is nobody's problem.
-    waits = severity is Level.warning and "verdict" in evaluation.metadata
+    if evaluation.passed or (severity is Level.warning and "verdict" in evaluation.metadata):
+        severity = Level.ok
     return AlertProblem(
-        subject=f"{CHECK}{asset}/{name}",
+        subject=f"{CHECK}{asset}/{evaluation.check_name}",
         date=evaluation.partition or "",
-        severity=Level.ok if evaluation.passed or waits else severity,
-        sentence=f"{sentence} ({', '.join(counts)})" if counts else sentence,
+        severity=severity,
+        sentence=sentence,
         todo=str(values.get("to_do", "open the check: its description lists the findings.")),
         where=f"{ui}/assets/{quote(asset)}?{query} and {ui}/runs/{run_id}",
     )

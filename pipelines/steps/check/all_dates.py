@@ -100,9 +100,7 @@ def no_overdue_recordings(
 
 
 def _recordings(ledger: Ledger) -> tuple[pd.DataFrame, dict[str, float], list[str]]:
-    """Read every date: return a row for each recording that is not archived, the totals of the others (which are read
-    anyway), and a sentence about each date that is damaged.
-    """
+    """Return a row for each recording that is not archived, the totals of the others, and the damage in words."""
     columns = [*COLUMNS, "started_at"]
 
     def read(day: date) -> tuple[pa.Table, int, int]:

@@ -220,31 +220,31 @@ def _judge(
 ) -> DateVerdict:
     not_pulled = lacking_reports(ledger, day, settings, now=now)
     known, unknown, shared = _recordings(ledger, day, settings)
-    held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
+    held = known.held.select([*COLUMNS, "size"]).to_pandas()
+    rest = known.rest.select(COLUMNS).to_pandas()
     wrong = {} if bucket is None else _compare_objects(bucket, known, run_id, now)
     held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
     accepted = accepted_losses(ledger, known)
     is_final = rest["status"] != Status.pending
-    matters = {  # the first that holds
+    conditions = {  # the first that holds
         "accepted": rest["recording_id"].isin(list(accepted)),
         "conflict": is_final & (rest["reason"] == "conflict"),
         "lost": is_final,
         "stuck": is_stuck(rest, timedelta(days=settings.archive_give_up_days), now),
         "overdue": is_overdue(rest, now) & (rest["run_id"] != run_id),
     }
-    rest["matter"] = np.select(list(matters.values()), list(matters), "waiting")
+    rest["matter"] = np.select(list(conditions.values()), list(conditions), "waiting")
     missing = pd.DataFrame(
         {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
     )
     recordings = pd.concat([held, rest, missing], ignore_index=True).fillna({"reason": ""})
-    by_matter, by_status = recordings["matter"].value_counts(), known.by_status()
+    by_status = known.by_status()
+    by_matter = Counter(recordings["matter"])
+    matters = ("waiting", "overdue", "stuck", "lost", "object_gone", "object_changed")
     counts = {
         **{str(status): by_status[status] for status in Status},
-        **{
-            name: int(by_matter.get(name, 0))
-            for name in ("waiting", "overdue", "stuck", "lost", "object_gone", "object_changed")
-        },
-        "conflicts": int(by_matter.get("conflict", 0)),
+        **{matter: by_matter[matter] for matter in matters},
+        "conflicts": by_matter["conflict"],
         "without_state": len(unknown),
         "shared_by_calls": len(shared),
         "accepted_losses": len(accepted),
@@ -363,18 +363,20 @@ def _compare_objects(bucket: Bucket, known: RecordingsTable, run_id: str, now: d
     listed: dict[str, Listed] = {}
     for day in values(pc.unique(known.held["date"])):
         listed |= bucket.list_day(day, values(held["key"]))
-    wrong, doubtful = {}, []
-    batches = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in held.to_batches(_BATCH))
-    for recording_id, key, size, sha256, etag in chain.from_iterable(batches):
-        found = listed.get(key)
-        if found is None or found.size != size:
-            wrong[recording_id] = "object_gone" if found is None else "object_changed"
-        elif etag and found.etag and found.etag != etag:
+    wrong = {}
+    doubtful = []
+    for line in chain.from_iterable(batch.to_pylist() for batch in held.to_batches(_BATCH)):
+        found = listed.get(line["key"])
+        if found is None:
+            wrong[line["recording_id"]] = "object_gone"
+        elif found.size != line["size"]:
+            wrong[line["recording_id"]] = "object_changed"
+        elif line["etag"] and found.etag and found.etag != line["etag"]:
             # Different bytes, or the same bytes copied from another bucket: reading them shows which.
-            doubtful.append((recording_id, key, sha256))
-    for (recording_id, _, expected), sha256 in map_in_order(lambda each: bucket.sha256_of(each[1]), doubtful):
-        if sha256 != expected:
-            wrong[recording_id] = "object_gone" if sha256 is None else "object_changed"
+            doubtful.append(line)
+    for line, sha256 in map_in_order(lambda line: bucket.sha256_of(line["key"]), doubtful):
+        if sha256 != line["sha256"]:
+            wrong[line["recording_id"]] = "object_gone" if sha256 is None else "object_changed"
     _last_compared.clear()
     _last_compared[bucket, run_id] = now, held, wrong
     return wrong

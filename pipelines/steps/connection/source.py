@@ -25,9 +25,7 @@ _DELAY = timedelta(minutes=20)
 
 @dataclass(slots=True)
 class SourceCheck:
-    """The checks of the source. `links` collects those of reports; `interactions` and `segments` are the current
-    API's.
-    """
+    """The checks of the source; `links` collects those of reports, `segments` makes those of the current API."""
 
     source: ReportSource
     settings: PlanSettings

@@ -52,8 +52,10 @@ class _Leg:
     def add(self, report: ReportName, row: Mapping[str, Any]) -> None:
         """Take over what a version of the leg's row gives."""
         self.started_at = start_of(report, row) or self.started_at
-        self.agent = (row[ROWS[report].agent or ""] or "").lower() or self.agent
-        self.recordings.update(link.recording_id for link in links_of(report, row) if link.layout == "stereo")
+        if agent := row[ROWS[report].agent or ""]:
+            self.agent = agent.lower()
+        stereo = (link for link in links_of(report, row) if link.layout == "stereo")
+        self.recordings.update(link.recording_id for link in stereo)
 
     def may_be(self, other: _Leg, within: timedelta) -> bool:
         """Return whether two legs may be the same: neither agent nor start contradicts it."""
@@ -68,9 +70,7 @@ class _Leg:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The matches. `partners`: id of either source -> the other's. `ambiguous`: ids with several candidates, or too few
-    fields.
-    """
+    """The matches. `partners`: id of either source -> the other's. `ambiguous`: ids without a certain partner."""
 
     partners: Mapping[str, str]
     ambiguous: frozenset[str]
@@ -98,8 +98,9 @@ def _match(legacy: list[_Leg], current: list[_Leg], partners: dict[str, str], am
         matched = [(old, new) for old, new in close if candidates[old] == candidates[new] == 1]
         for old, new in matched:
             if old.is_identified() and new.is_identified():
-                (a,), (b,) = old.recordings, new.recordings
-                partners |= {a: b, b: a}
+                (old_id,) = old.recordings
+                (new_id,) = new.recordings
+                partners |= {old_id: new_id, new_id: old_id}
             else:
                 unsure.append((old, new))
         gone = set(chain.from_iterable(matched))

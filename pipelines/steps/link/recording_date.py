@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 
 from pipelines.calendar import day_bounds, local_day
@@ -24,11 +25,16 @@ class RecordingDates:
     """
 
     def __init__(self, pulled: date, calendar: Calendar) -> None:
-        self._pulled, self._zone = pulled, (zone := calendar.zone)
-        self._first, self._last = min(calendar.archive_start_date, pulled), pulled + CLOCK_SKEW
-        bounds = day_bounds(self._first, zone)[0], day_bounds(self._last, zone)[1]
-        usual = max(bounds[0], day_bounds(pulled - _ONE_DAY, zone)[0]), day_bounds(pulled + _ONE_DAY, zone)[1]
-        self._spans = usual, bounds  # `05/11/2026` may be in May, but its call was in November
+        self._pulled = pulled
+        self._zone = zone = calendar.zone
+        self._first = min(calendar.archive_start_date, pulled)
+        self._last = pulled + CLOCK_SKEW
+        first, _ = day_bounds(self._first, zone)
+        _, last = day_bounds(self._last, zone)
+        day_before, _ = day_bounds(pulled - _ONE_DAY, zone)
+        _, day_after = day_bounds(pulled + _ONE_DAY, zone)
+        # The near span counts first: `05/11/2026` may be in May, but its call was in November.
+        self._spans = (max(first, day_before), day_after), (first, last)
 
     def of(self, report: ReportName, row: Cells, link: RowLink) -> tuple[date, datetime | None]:
         """Return the recording's date, and the time that decided it, if any."""
@@ -49,7 +55,6 @@ def near(days: Iterable[date]) -> set[date]:
 
 def _path_day(recording_id: str) -> date | None:
     match = _PATH_DAY.search(recording_id)
-    try:
-        return date(*(int(part) for part in match.groups())) if match else None
-    except ValueError:
-        return None
+    with suppress(ValueError):
+        return match and date(int(match[1]), int(match[2]), int(match[3]))
+    return None

@@ -38,9 +38,7 @@ _BY_ACCOUNT = ["reports", "metadata", "media", "download"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan. `dates`: a row per date with its `state`, `urgency` and counts. `limits`: a row per limit, by name.
-    `basis`: the dates that the estimates come from.
-    """
+    """A plan. `dates`: a row per date. `limits`: a row per limit, by name. `basis`: the dates behind the estimates."""
 
     dates: pd.DataFrame
     limits: pd.DataFrame

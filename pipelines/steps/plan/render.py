@@ -102,7 +102,9 @@ def _amounts(dates: dict[str, Any]) -> tuple[str, str]:
         return "-", "-"
     if dates["unknown"] == dates["count"]:
         return "unknown", "unknown"
-    sign = ">" if dates["unknown"] else "~" if dates["estimated"] else ""
+    sign = "~" if dates["estimated"] else ""
+    if dates["unknown"]:
+        sign = ">"
     recordings = f"{sign}{dates['recordings_to_fetch']:,}"
     if dates["recordings_to_fetch"] and not dates["bytes_to_store"]:
         return recordings, "unknown"
@@ -128,7 +130,8 @@ def _remarks(plan: Plan) -> list[str]:
     to_run, total, cost = plan.to_run, plan.totals, _storage(plan)
     known = int(to_run["pending"].sum())
     estimated = max(0, total["recordings_to_fetch"] - known)
-    about, size = "at least" if to_run["bytes_to_store"].isna().any() else "about", _gigabytes(total["bytes_to_store"])
+    about = "at least" if to_run["bytes_to_store"].isna().any() else "about"
+    size = _gigabytes(total["bytes_to_store"])
     price = "{once:,.2f} {currency} to upload, {each_month:,.2f} {currency} a month to keep".format(**cost)
     remarks = [
         f"To fetch: {known:,} known, {estimated:,} estimated; {about} {size} GB to store.",
