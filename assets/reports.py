@@ -93,12 +93,12 @@ def _pulled(  # noqa: PLR0917 - what it touches
     pull: Callable[..., PullRecord],
 ) -> dg.MaterializeResult[None]:
     day, settings = date.fromisoformat(context.partition_key), environment.settings
-    bounds = day_bounds(day, settings.zone)
-    period = settled_period(bounds, environment.clock(), day, settling)
+    start, end = day_bounds(day, settings.zone)
+    period = settled_period((start, end), environment.clock(), day, settling)
     states, run_id, clock = ledger.open(), context.run.run_id, environment.clock
     pull_account = partial(pull, day=day, period=period, ledger=states, run_id=run_id, clock=clock, log=context.log)
     pulls = pull_each(report, day, settings.ringcx_account_ids, pull_account)
-    whole_day = period.end == bounds[1]
+    whole_day = period.end == end
     how_far = "whole day"
     if not whole_day:
         how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, as the day was not over (run the date again)"

@@ -291,20 +291,25 @@ class Bucket:
         target: dict[str, Any] = {"Bucket": self.name, "Key": key}
         with storage_errors(self.name, _PARTS_ACTION, key):
             target["UploadId"] = self._client.create_multipart_upload(**target, **algorithm, **fields)["UploadId"]
-        whole, digests = hashlib.sha256(), b""
+        whole = hashlib.sha256()
+        digests = b""
         parts: list[Any] = []
         try:
             body.seek(0)
             while block := body.read(PART):
                 whole.update(block)
-                digest = hashlib.sha256(block).digest() if checksums else md5_of(block)
+                part: dict[str, Any] = {"PartNumber": len(parts) + 1}
+                if checksums:
+                    digest = hashlib.sha256(block).digest()
+                    part["ChecksumSHA256"] = as_base64(digest)
+                    proof = algorithm
+                else:
+                    digest = md5_of(block)
+                    proof = {"ContentMD5": as_base64(digest)}
                 digests += digest
-                named: dict[str, Any] = {"ChecksumSHA256": as_base64(digest)} if checksums else {}
-                proof = algorithm | named or {"ContentMD5": as_base64(digest)}
-                number = len(parts) + 1
                 with storage_errors(self.name, _PARTS_ACTION, key):
-                    sent = self._client.upload_part(**target, PartNumber=number, Body=block, **proof)
-                parts.append({"PartNumber": number, "ETag": sent.get("ETag", ""), **named})
+                    sent = self._client.upload_part(**target, **part, **proof, Body=block)
+                parts.append(part | {"ETag": sent.get("ETag", "")})
             if whole.hexdigest() != sha256:
                 raise _changed_in_memory(key)  # noqa: TRY301 - so that the upload is aborted here, too
             with storage_errors(self.name, _PARTS_ACTION, key):

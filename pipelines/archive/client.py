@@ -90,7 +90,9 @@ def is_amazon(client: S3Client) -> bool:
     """Return whether the client talks to Amazon itself, in any partition."""
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     outputs = [partition["outputs"] for partition in create_loader().load_data("partitions")["partitions"]]
-    return any(host.endswith(f".{output[name]}") for output in outputs for name in ("dnsSuffix", "dualStackDnsSuffix"))
+    plain = [f".{output['dnsSuffix']}" for output in outputs]
+    dual_stack = [f".{output['dualStackDnsSuffix']}" for output in outputs]
+    return host.endswith((*plain, *dual_stack))
 
 
 def _require_answer(*, amazon: bool) -> Callable[..., None]:

@@ -119,7 +119,6 @@ def duration_differs(expected: float | None, measured: float | None) -> bool:
 
 
 def _read_headers(stream: BinaryIO, size: int) -> _Headers:
-    """Walk the chunks up to the data chunk."""
     order, riff_end = _riff(stream, size)
     form: _Format | None = None
     data64: int | None = None

@@ -111,10 +111,9 @@ class Person:
 
     def shown(self, row: Row) -> Row:
         """Return a row of the table `calls`; mask the values that the person may not see."""
-        masked = {name: self.number(row[name]) for name in _NUMBERS} | {
-            name: self.free_text(row[name]) for name in _TEXTS
-        }
-        return {**row, **masked}
+        numbers = {name: self.number(row[name]) for name in _NUMBERS}
+        texts = {name: self.free_text(row[name]) for name in _TEXTS}
+        return {**row, **numbers, **texts}
 
     def number(self, text: str | None) -> str:
         """Return a telephone number, masked unless the person may see numbers."""

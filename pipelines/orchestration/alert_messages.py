@@ -63,10 +63,7 @@ class Message(BaseModel):
 
 
 class AlertState(BaseModel):
-    """The state that ticks keep: the problems that messages were sent about, and the messages yet to be delivered.
-
-    `position` is how far the caller has read, None before the first tick.
-    """
+    """What ticks keep: open problems, messages to deliver, and `position`, how far was read (None: nothing yet)."""
 
     position: int | None = None
     open_problems: dict[str, AlertProblem] = {}

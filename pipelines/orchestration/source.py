@@ -81,8 +81,9 @@ class Source:
     def recorders(self) -> RecordingClients:
         """The recordings, fetched with the log-in."""
         user, password = self._settings.ringcx_media_username, self._settings.ringcx_media_password
-        auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
-        return self._recorders(auth, self._current_auth if self.allowed.segments else None)
+        link_auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
+        segment_auth = self._current_auth if self.allowed.segments else None
+        return self._recorders(link_auth, segment_auth)
 
     @cached_property
     def anonymous_recorders(self) -> RecordingClients:
@@ -90,7 +91,8 @@ class Source:
         return self._recorders(None, None)
 
     def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> RecordingClients:
-        links, segments = MediaClient(self._client, self.allowed.hosts, auth=link_auth), self.allowed.segments
+        links = MediaClient(self._client, self.allowed.hosts, auth=link_auth)
+        segments = self.allowed.segments
         if segments is None:
             return RecordingClients(self.allowed, links, None)
         scheme, host, port = origin_of(segments.base_url)
@@ -119,9 +121,7 @@ class Source:
         return Attempt(bucket, self.recorders, self.stop, rules, self.environment.clock, quarantine_bytes)
 
     def try_limiter(self) -> list[tuple[str, str, float]]:
-        """Take a permit that belongs to no account, or raise LimiterBroken; return the pauses that the source asked
-        for and that are still in force: a limit, an account and the seconds left.
-        """
+        """Take a permit of no account, or raise LimiterBroken; return the pauses: limit, account, seconds left."""
         self._limiter.acquire("connection_check", "", (Rate(1000, 1.0),))
         return self._limiter.pauses()
 

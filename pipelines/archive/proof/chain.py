@@ -96,7 +96,6 @@ def _check_hashes(chain: Chain) -> None:
 def _check_signature(
     chain: Chain, bucket: Bucket, verifier: Verifier, head: ManifestHead, *, is_required: bool
 ) -> bool:
-    """Check a manifest's signature; return whether it has one."""
     signature = signature_key(head.key)
     try:
         sentence = verifier.problem(bucket, head)

@@ -152,9 +152,7 @@ class Verifier:
 
 
 def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
-    """Sign a manifest that has no signature yet (verification judges a stored one); if this raises KeyUnusable, the
-    manifest stays unsigned until its date is run again.
-    """
+    """Sign a manifest that has no signature yet; after KeyUnusable it stays unsigned until its date is run again."""
     where = signature_key(sealed.key)
     if bucket.head(where) is not None:
         return

@@ -70,9 +70,7 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> dg.SensorDefinition:
 
 
 def _news(instance: dg.DagsterInstance, state: AlertState, ui: str) -> dict[str, AlertProblem]:
-    """Return the last result of each step and check in the runs that ended since the last tick; the first tick looks
-    only at the checks of the newest runs. After more runs than a tick reads, the next one continues.
-    """
+    """Return the last results in runs that ended since the last tick; the first takes only the newest checks."""
     first = state.position is None
     ended: dict[int, str] = {}
     last = math.inf

@@ -49,9 +49,7 @@ def changed_dates(
     seconds: float = TICK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[date, dict[str, str] | LedgerDamaged]]:
-    """Yield the result of `read` for each date that changed since `cursor`, and advance it; for a date with a damaged
-    part the error, so that the others are still read. After `seconds` no date is begun.
-    """
+    """Yield what `read` returns, or LedgerDamaged, for each date changed since `cursor`; begin none after `seconds`."""
     end = clock() + seconds
     written = ledger.state_days()
     # A part from a clock ahead of ours must not hide what is written until ours has caught up.

@@ -127,7 +127,6 @@ def _recordings(ledger: Ledger) -> tuple[pd.DataFrame, dict[str, float], list[st
 def _with_problems(
     pending: pd.DataFrame, settings: PlanSettings, busy: Collection[date], now: datetime
 ) -> pd.DataFrame:
-    """Add a column of true and false for each of `_PROBLEMS`."""
     dates = pending[["date", "found_on"]]
     has_partition = (dates >= settings.archive_start_date) & (dates <= local_day(now, settings.zone))
     started_at = pending["started_at"].fillna(pd.to_datetime(pending["date"], utc=True))
@@ -156,9 +155,7 @@ def _sample(pending: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
 
 
 def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime) -> tuple[list[date], list[str]]:
-    """Return the dates since the first one archived, within the retention, for which no source was pulled whole or a
-    report came empty, and a sentence about each date whose pulls are damaged.
-    """
+    """Return the retained dates with no source pulled whole, or an empty report, and each damage in words."""
     begun = [days[0] for report in REPORTS if (days := ledger.days("report_rows", report))]
     if not begun:
         return [], []

@@ -37,11 +37,13 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
         started_at = uii_time(call.uii)
         return started_at is None or started_at <= now - YOUNG
 
-    reported, events = (set(filter(is_of_date, _recorded(ledger, report, [day]))) for report in (GLOBAL, EVENTS))
+    reported = set(filter(is_of_date, _recorded(ledger, GLOBAL, [day])))
+    events = set(filter(is_of_date, _recorded(ledger, EVENTS, [day])))
     # The two may date one call on either side of midnight.
     lost = reported - _recorded(ledger, EVENTS, near({day}))
-    unreported = {call for call in events - _recorded(ledger, GLOBAL, near({day})) if call.account_id in covered}
-    without_event, without_call = sorted(filter(is_settled, lost)), sorted(filter(is_settled, unreported))
+    unreported = events - _recorded(ledger, GLOBAL, near({day}))
+    without_event = sorted(filter(is_settled, lost))
+    without_call = sorted(call for call in unreported if is_settled(call) and call.account_id in covered)
     sample = [("without_call", *call) for call in without_call[: LISTED // 2]]
     sample += [("without_event", *call) for call in without_event[: LISTED // 2]]
     counts = {

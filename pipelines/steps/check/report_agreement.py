@@ -48,8 +48,8 @@ def _match_reports(
     Legs: by account, UII and session id, `without_stereo`. A call belongs to the date on which it began or was taken.
     """
     begin, end = day_bounds(day, zone)
-    by_agents, by_calls = ({pull.account_id for pull in ledger.pulls(report, day)} for report in (AGENT, GLOBAL))
-    both = frozenset(by_agents & by_calls)
+    by_agents = {pull.account_id for pull in ledger.pulls(AGENT, day)}
+    both = frozenset(pull.account_id for pull in ledger.pulls(GLOBAL, day) if pull.account_id in by_agents)
     legs = _legs(ledger, day, both)
     calls = _joined(_calls(ledger, day, both), legs)
     is_settled = calls["at"].isna() | (calls["at"] <= now - YOUNG)
@@ -86,17 +86,15 @@ def _joined(calls: pd.DataFrame, legs: pd.DataFrame) -> pd.DataFrame:
 def empty_reports(
     ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
 ) -> list[MissingReport]:
-    """Return the reports without any row although the other one, or an End Call Event, has calls of `day`, apart from
-    calls that began before it or in its last hour: the reports may date these on different sides of midnight.
-    """
+    """Return the empty reports of accounts for which the other report, or an event, has calls well inside `day`."""
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
     accounts = settings.ringcx_account_ids or set().union(*newest.values())
     # The other source names every recording by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
-    compared = (newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)) - named
-    empty = [{account for account in compared if not newest[report][account].rows} for report in (AGENT, GLOBAL)]
-    one_empty = sorted(empty[0] ^ empty[1])
+    by_agents, by_calls = newest[AGENT], newest[GLOBAL]
+    compared = (by_agents.keys() & by_calls.keys() & set(accounts)) - named
+    one_empty = sorted(name for name in compared if bool(by_agents[name].rows) != bool(by_calls[name].rows))
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty:
         return lacking
@@ -124,8 +122,11 @@ def _without_calls_of_events(
     period: tuple[datetime, datetime],
 ) -> list[MissingReport]:
     """Return the reports of accounts without a row in any report, although events show recorded calls in the period."""
-    made = {account: [pulls[account] for pulls in newest.values() if account in pulls] for account in accounts}
-    empty = {account: pulls for account, pulls in made.items() if pulls and not any(pull.rows for pull in pulls)}
+    empty: dict[str, list[PullRecord]] = {}
+    for account in accounts:
+        made = [pulls[account] for pulls in newest.values() if account in pulls]
+        if made and not any(pull.rows for pull in made):
+            empty[account] = made
     if not empty:
         return []
     events = _rows(ledger, EVENTS, day, ["call_start_dts"], empty.keys())

@@ -82,7 +82,8 @@ def report_is_plausible(
     rows, findings, unclear = [], [], []
     noticeable = 0.0
     for account in settings.ringcx_account_ids:
-        pull, typical = newest.get(account), _Typical.of(history[account])
+        pull = newest.get(account)
+        typical = _Typical.of(history[account])
         if pull is None:
             findings.append(f"account {account}: never pulled")
             continue

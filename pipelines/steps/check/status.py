@@ -24,10 +24,7 @@ def kept_dates(settings: VerifySettings, today: date) -> tuple[date, date]:
 def status(
     ledger: Ledger, bucket: Bucket, settings: VerifySettings, first: date, last: date, *, now: datetime
 ) -> Iterator[dict[str, Any]]:
-    """Yield the status of each date from `first` to `last`, with the names of the JSON document as keys.
-
-    A date with damage in the ledger or the archive is unknown, and does not stop the others.
-    """
+    """Yield the status of each date, as in the JSON document; a damaged date is unknown, and does not stop others."""
     today = local_day(now, settings.zone)
 
     def of_date(day: date) -> dict[str, Any]:

@@ -278,7 +278,8 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
     levels = {Verdict.complete: Level.ok, Verdict.waiting: Level.warning}
     if of_date.verdict is Verdict.unknown and not of_date.is_over:
         levels[Verdict.unknown] = Level.warning
-    recordings, gaps = of_date.recordings, of_date.not_pulled
+    recordings = of_date.recordings
+    gaps = of_date.not_pulled
     is_problem = ~recordings["matter"].isin(["held", "waiting", "accepted"])
     problems = recordings[is_problem].sort_values(["matter", "recording_id"])
     waiting = recordings[recordings["matter"] == "waiting"].sort_values(["next_attempt_at", "recording_id"])
@@ -330,9 +331,7 @@ def is_stuck(recordings: pd.DataFrame, give_up: timedelta, now: datetime) -> pd.
 def _recordings(
     ledger: Ledger, day: date, settings: VerifySettings
 ) -> tuple[RecordingsTable, list[str], Sequence[str]]:
-    """Return the recordings that concern a date (dated that day, found by its pull, or linked to by its rows), the
-    linked ids without a state in the ledger, and the ids that rows of more than one call name.
-    """
+    """Return a date's recordings, the linked ids without a state, and the ids that rows of several calls name."""
     links = extract_links(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
     known = LedgerSnapshot(lines := ledger.current(links.days))

@@ -150,9 +150,7 @@ class Attempt:
         return may_be_last(state, self.rules, self.clock()) and (same or fetched.size >= (state.body_size or 0))
 
     def _refused(self, item: WorkItem, body: BinaryIO, fault: Fault) -> Failed:
-        """Return the fault for a body that is not a recording. If this may be the last attempt and the bytes may be
-        audio, put the body into quarantine; the outcome has the time of that decision.
-        """
+        """Return the fault for a body that is no recording; before a last attempt, quarantine it if it may be audio."""
         now = self.clock()
         state = item.state
         if fault.reason in _MAYBE_AUDIO and may_be_last(state, self.rules, now):

@@ -6,7 +6,7 @@ States are written in batches: if a run is killed, the next run's listing finds 
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from urllib.parse import urlsplit
@@ -151,26 +151,12 @@ class Fetcher:
         self._result.archived += 1
         self._result.adopted += stored.adopted
         self._result.size += stored.size
-        line = archived(
-            state,
-            now=outcome.at,
-            run_id=self.run_id,
-            attempted=not stored.adopted,
-            key=stored.key,
-            size=stored.size,
-            sha256=stored.sha256,
-            etag=stored.etag,
-            version_id=stored.version_id,
-            duration_s=outcome.duration_s,
-            warnings=outcome.warnings,
-        )
-        self._settle(line)
+        held = asdict(stored) | {"duration_s": outcome.duration_s, "warnings": outcome.warnings}
+        is_fetched = not held.pop("adopted")
+        self._settle(archived(state, now=outcome.at, run_id=self.run_id, attempted=is_fetched, **held))
 
     def _take_failed(self, failed: Failed) -> None:
-        """Settle a failed attempt, or hold it back until the same log-in has fetched a recording.
-
-        Raises ExpectedError if too many consecutive failures are not about their recordings.
-        """
+        """Settle a failed attempt, or hold it back until its log-in works; raise ExpectedError after too many."""
         fault, log_in = failed.fault, _log_in(failed.state.source, failed.state.link)
         works = log_in in self._working | self._worked_before
         doubted = is_in_doubt(failed, log_in_works=works, rules=self.attempt.rules)

@@ -82,9 +82,7 @@ class RetryRules:
         return now + wait
 
     def is_patient(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the attempt that ends at `now` may be the last: at least the third, and at least `final_after`
-        after the first answer. An outage of the source then costs time and no recording.
-        """
+        """Return whether this may be the last attempt: at least the third, `final_after` after the first answer."""
         first = state.first_attempt_at
         return first is not None and state.attempts + 1 >= _LEAST_ATTEMPTS and now - first >= self.final_after
 
