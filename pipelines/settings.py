@@ -482,7 +482,9 @@ S = TypeVar("S", bound=Calendar)
 
 
 def load(kind: type[S]) -> S:
-    """Read the environment and, after it, `.env` into `kind`; raise SettingsError with a sentence for each fault."""
+    """Read the environment, and with lower priority the `.env` of the working folder, into `kind`; raise SettingsError
+    with a sentence for each variable that is missing or wrong.
+    """
     os.environ.update(json.loads(os.environ.get(_OVERRIDDEN, "{}")))
     # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
     for name, value in env_file().items():
@@ -507,7 +509,9 @@ def environment_for_dagster() -> dict[str, str]:
 
 
 def env_file() -> dict[str, str]:
-    """Return the variables of `.env`, if it exists; raise SettingsError for a broken line or a misspelt setting."""
+    """Return the variables of `.env` in the working folder, if it exists; raise SettingsError if a line cannot be read,
+    or its name is nearly that of a setting.
+    """
     if not ENV_FILE.is_file():
         return {}
     file, ours = ENV_FILE.resolve(), _names()

@@ -20,7 +20,9 @@ _PCM = 0x0001
 
 
 def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
-    """Return the silent channels, from 1 (below -60 dBFS); none if not 16-bit PCM, or below `MIN_SECONDS`."""
+    """Return the channels, counted from 1, in which no sample is louder than -60 dBFS; none if the audio is shorter
+    than `MIN_SECONDS` or not 16-bit PCM. `stream` is seekable; its position afterwards is undefined.
+    """
     if wav.format_tag != _PCM or wav.bits_per_sample != 16 or (wav.duration_s or 0.0) < MIN_SECONDS:
         return ()
     sample = np.dtype(">i2" if wav.big_endian else "<i2")

@@ -358,7 +358,9 @@ class Browser:
     def _sent(
         self, request: Request, person: Person, link: Row, recording: Playable, *, start: int, end: int
     ) -> Iterator[bytes]:
-        """Yield bytes of a recording, each minute logged before it is sent, while the person may hear it."""
+        """Yield bytes of a recording. Write each minute to the access log before it is sent, and stop as soon as the
+        person may no longer hear it.
+        """
         piece = _PIECE_S * recording.bytes_per_second or _PIECE
         for begin in range(start, end, piece):
             now = self._sign_in.person(request) if begin > start else person

@@ -65,7 +65,9 @@ class Playable:
         return {"from_s": from_s, "to_s": to_s}
 
     def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` up to `end`; the caller bounds their number. Raises as `Bucket.read_range`."""
+        """Return the bytes to send from `start` up to `end`, whose number the caller bounds; raise the errors of
+        `Bucket.read_range`.
+        """
         if self.info is None:
             return self.bucket.read_range(self.key, start, end, self.stored_size)
         head = self._header()[start:end]

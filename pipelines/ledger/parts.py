@@ -61,7 +61,9 @@ def part_names(files: Files, folders: Iterable[str]) -> list[str]:
 
 
 def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the lines of each named part, in order, in `columns` as far as it has them; raise LedgerDamaged."""
+    """Yield the lines of each named part, in order; only `columns`, as far as a part has them. Raise LedgerDamaged if a
+    part is gone, or is not what was written.
+    """
     parts = LedgerParts(files)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
         # Only this thread decodes: eight threads would each retain the memory that they freed, 130 MB in all.

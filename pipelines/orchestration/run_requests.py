@@ -57,7 +57,9 @@ class RunRequests:
         return list(islice(idle, RUNS_PER_TICK))
 
     def request(self, partition: str, run_key: str, assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
-        """Return a request for `assets` of a date (none: all); no manifest for an open day sealed within the hour."""
+        """Return a request for `assets` of a date, or for all assets of the job if there are none; without the manifest
+        if the day is not over and was sealed within the last hour.
+        """
         today, day = local_day(self.now, self.calendar.zone), date.fromisoformat(partition)
         if MANIFEST in assets and day >= today:
             lately = dg.AssetRecordsFilter(

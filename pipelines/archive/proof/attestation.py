@@ -36,7 +36,10 @@ class ObservedObject:
 def write_attestation(
     bucket: Bucket, kind: str, day: date, objects: Iterable[ObservedObject], *, now: datetime
 ) -> str | None:
-    """Attest objects that no attestation names yet; return its key or None. `kind`: `manifests`, or a ledger folder."""
+    """Attest objects of a day that no attestation names yet; return the attestation's key, or None without objects.
+
+    `kind` is `manifests` or a folder of the ledger; `now` is aware.
+    """
     listed = [asdict(observed) for observed in sorted(set(objects))]
     if not listed:
         return None

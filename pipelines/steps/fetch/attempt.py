@@ -189,7 +189,9 @@ class Attempt:
 
 
 def _length_warning(wav: WavInfo, *, framed: bool) -> str | None:
-    """Return why part of a recording may be missing, or None; raise NotARecording if part of it is missing."""
+    """Return why part of a recording may be missing, None if it is proven whole; raise NotARecording if part is
+    missing.
+    """
     if framed:
         return HEADER_DISAGREES if wav.disagrees else None
     if wav.proof == "cut_off":

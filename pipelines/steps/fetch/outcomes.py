@@ -47,7 +47,7 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An attempt that ended at `at` without. `state`: before it, with the hash, size and quarantine of the body."""
+    """An attempt that failed at `at`. `state`: before it, with the hash, size and quarantine of the body."""
 
     state: RecordingState
     at: datetime
@@ -82,7 +82,9 @@ class RetryRules:
         return now + wait
 
     def is_patient(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether this may be the last attempt: at least the third, `final_after` after the first answer."""
+        """Return whether the attempt that ends at `now` may be the last: at least the third, and at least `final_after`
+        after the first answer. An outage of the source then costs time and no recording.
+        """
         first = state.first_attempt_at
         return first is not None and state.attempts + 1 >= _LEAST_ATTEMPTS and now - first >= self.final_after
 

@@ -1,4 +1,6 @@
-"""The verification of dates, each by itself and against the next day's: a range, or some at random for the drill."""
+"""The verification of dates, each by itself and against the next day's manifests: the dates of a range, or
+some chosen at random for the restore drill.
+"""
 
 import math
 import random
@@ -39,7 +41,9 @@ TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
 @dataclass(frozen=True, slots=True)
 class Archive(Stores):
-    """The archive to verify; without a `verifier`, signatures are not checked."""
+    """The archive to verify. Without `ringcx_account_ids` in the settings, the accounts are those of the pulls; without
+    a `verifier`, signatures are not checked.
+    """
 
     verifier: Verifier | None
     clock: Callable[[], datetime]
