@@ -32,7 +32,11 @@ PATHS = ("/", "/events", "/events/")
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
 GATHER_SECONDS = 0.02
-_PROBE_SECONDS = 30
+# How long it is believed that storage works, or that it does not; and how long `/health` waits for storage that hangs,
+# which is less than the 5 s for which those who ask usually wait.
+_WORKS_SECONDS = 30.0
+_FAILS_SECONDS = 2.0
+_HANGS_SECONDS = 4.0
 _RETRY_LATER = {"Retry-After": "5"}
 # A start that far ahead, or before the first date, is a defect of the event: it is filed under the day of its arrival.
 _CLOCK_SKEW = timedelta(days=1)
@@ -79,7 +83,8 @@ class Receiver(Collector):
         # Twice the rate at once after a quiet second. Refused senders do not use up the rate of others.
         self._rate = RateLimit(60 * settings.events_rate, 2 * settings.events_rate)
         self._malformed: tuple[date, int] = (date.min, 0)
-        self._proven_until = 0.0
+        self._believed_until = 0.0
+        self._probing: asyncio.Task[None] | None = None
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -156,9 +161,9 @@ class Receiver(Collector):
         try:
             await self._commit.store((folder, frame(record)))
         except EventsUnavailable as error:
-            self.trouble = str(error)
+            self._believe(str(error))
             raise HTTPException(503, "The event could not be stored; send it again.", _RETRY_LATER) from error
-        self.trouble = ""
+        self._believe("")
 
     def _day(self, fields: Mapping[str, str], now: datetime) -> date:
         started_at, _ = call_start(fields, self._settings.events_zone)
@@ -181,11 +186,11 @@ class Receiver(Collector):
             yield GaugeMetricFamily(f"{name}_last_event_timestamp_seconds", "When the last event came.", value=at)
 
     async def _metrics(self, _: Request) -> Response:
-        await self._probe()
+        await self.probe()
         return Response(generate_latest(self), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _health(self, _: Request) -> Response:
-        await self._probe()
+        await self.probe()
         health = {
             "storage": "unavailable" if self.trouble else "writable",
             "events": dict(sorted(self.counts.items())),
@@ -194,15 +199,29 @@ class Receiver(Collector):
         }
         return JSONResponse(health, 503 if self.trouble else 200)
 
-    async def _probe(self) -> None:
-        """Find out whether events could be stored now. Storage that works is not asked again for half a minute."""
-        if not self.trouble and time.monotonic() < self._proven_until:
+    async def probe(self) -> None:
+        """Find out whether events could be stored now. All who ask share a probe, and what was found lately."""
+        if time.monotonic() < self._believed_until:
             return
+        self._probing = self._probing or asyncio.create_task(self._probe())
+        try:
+            await asyncio.wait_for(asyncio.shield(self._probing), _HANGS_SECONDS)
+        except TimeoutError:
+            if time.monotonic() >= self._believed_until:  # no event was stored meanwhile
+                self._believe(f"the storage has not answered for {_HANGS_SECONDS:.0f} s; check EVENTS_URL.")
+
+    async def _probe(self) -> None:
         try:
             await asyncio.to_thread(self._events.probe)
-            self.trouble, self._proven_until = "", time.monotonic() + _PROBE_SECONDS
+            self._believe("")
         except EventsUnavailable as error:
-            self.trouble = str(error)
+            self._believe(str(error))
+        finally:
+            self._probing = None
+
+    def _believe(self, trouble: str) -> None:
+        self.trouble = trouble
+        self._believed_until = time.monotonic() + (_FAILS_SECONDS if trouble else _WORKS_SECONDS)
 
 
 class GroupCommit:

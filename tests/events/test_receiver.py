@@ -10,6 +10,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ class FailingKeeper(LocalEvents):
     """A disk that fails for as long as it is told to."""
 
     failing = False
-    slow_s = 0.0
+    slow_s = slow_probe_s = 0.0
     batches = probes = 0
 
     def write(self, lines: Iterable[Line]) -> None:
@@ -236,6 +237,7 @@ class FailingKeeper(LocalEvents):
 
     def probe(self) -> None:
         self.probes += 1
+        time.sleep(self.slow_probe_s)
         self._need()
         super().probe()
 
@@ -256,9 +258,47 @@ def test_an_event_that_could_not_be_stored_is_not_acknowledged_and_health_says_s
     health = client.get("/health")
     assert (health.status_code, health.json()["storage"]) == (503, "unavailable")
     keeper.failing = False
-    assert client.get("/health").status_code == 200
+    assert client.get("/health").status_code == 503
     assert client.post("/events", json=event(2), headers=GOOD).status_code == 200
+    assert client.get("/health").status_code == 200, "an event that was stored proves it at once"
     assert stored_calls(LocalEvents(events_folder)) == [event(2)["call_id"]]
+
+
+def test_storage_that_works_again_is_shown_within_seconds_although_no_event_comes(
+    receiver: Make, events_folder: Path
+) -> None:
+    keeper = FailingKeeper(events_folder)
+    keeper.failing = True
+    client = receiver(keeper=keeper)
+    assert [client.get("/health").status_code for _ in range(20)] == [503] * 20
+    assert keeper.probes == 1
+    keeper.failing = False
+    recovered = time.monotonic()
+    while client.get("/health").status_code == 503:
+        assert time.monotonic() < recovered + 5
+        time.sleep(0.05)
+    assert client.get("/metrics").status_code == 200
+    assert keeper.probes == 2
+
+
+def test_whoever_asks_while_the_storage_hangs_gets_an_answer_and_delays_no_event(
+    receiver: Make, events_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_app, "_HANGS_SECONDS", 0.5)
+    monkeypatch.setattr(receiver_app, "_FAILS_SECONDS", 0.0)
+    keeper = FailingKeeper(events_folder)
+    keeper.slow_probe_s = 3.0
+    client = receiver(keeper=keeper)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(60) as pool:
+        assert {answer.status_code for answer in pool.map(client.get, ["/health"] * 60)} == {503}
+        asked = [pool.submit(client.get, path) for path in ["/health", "/metrics"] * 30]
+        sent = time.monotonic()
+        assert client.post("/events", json=event(1), headers=GOOD).status_code == 200
+        assert time.monotonic() - sent < 1
+        assert {task.result().status_code for task in asked} == {200}, "the event shows that storage works"
+    assert time.monotonic() - begun < keeper.slow_probe_s
+    assert keeper.probes == 1
 
 
 def test_many_requests_share_one_write(receiver: Make, events_folder: Path) -> None:
