@@ -37,6 +37,7 @@ _CONNECT_S = 10.0
 _BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
 _EXPLAINED = 4096
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
+_DECIMALS = re.compile(r"^\s*([0-9]+)\.[0-9]+\s*$")
 _PAUSING = frozenset({429, 503})  # here Retry-After is meant for all processes
 
 
@@ -256,9 +257,13 @@ class SourceClient:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header (seconds, or an HTTP date) asks for, or None if it is unclear."""
+    """Return the seconds that a `Retry-After` header (seconds, or an HTTP date) asks for, or None if it is unclear.
+
+    Some gateways send decimals, which RFC 9110 does not permit; they are rounded up.
+    """
     try:
-        return float(urllib3.Retry().parse_retry_after(value or ""))
+        whole = _DECIMALS.sub(lambda found: str(int(found[1]) + 1), value or "")
+        return float(urllib3.Retry().parse_retry_after(whole))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
 

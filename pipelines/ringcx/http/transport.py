@@ -180,6 +180,11 @@ class _Response(http.client.HTTPResponse):
         self.reads = _Reads(self.fp.detach(), partial(_check_time, time.monotonic() + ANSWER_S))
         self.fp = io.BufferedReader(self.reads)
 
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, phrase = super()._read_status()
+        # http.client skips 100 alone; after any other 1xx but 101 the answer is still to come, too.
+        return version, http.HTTPStatus.CONTINUE if 101 < status < 200 else status, phrase
+
     def begin(self) -> None:
         super().begin()
         lengths = set(self.headers.get_all("Content-Length", []))
@@ -187,7 +192,6 @@ class _Response(http.client.HTTPResponse):
         is_unclear = not self.chunked and (is_length_unclear or "Transfer-Encoding" in self.headers)
         # A line that is no header hides those below it, with the length and the encoding.
         is_broken = email.errors.MissingHeaderBodySeparatorDefect in map(type, self.headers.defects)
-        # After 1xx the answer is still to come.
         if self.status < 200 or is_broken or is_unclear:
             raise http.client.HTTPException("the response has no certain end")
 
