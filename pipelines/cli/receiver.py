@@ -38,8 +38,9 @@ def command(*, count: bool) -> None:
     events = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
     if isinstance(settings, ReceiverSettings):
         _allow_connections(settings.events_max_connections)
-        events.probe()
+        # In this order, a receiver that cannot listen and is started again and again puts no object each time.
         listener = listen(settings.events_host, settings.events_port, "EVENTS_HOST and EVENTS_PORT")
+        events.probe(write=True)
         asyncio.run(_serve(Receiver(events, settings), settings, listener))
     else:
         _print_counts(events)
@@ -104,6 +105,7 @@ async def _log_counts(receiver: Receiver) -> None:
             log.info("In the last minute: %s", _counts_text(counts - before))
         if receiver.trouble:
             log.error("%s", receiver.trouble)
+            await receiver.probe()  # so that trouble that has passed is not logged again
         before = counts
 
 

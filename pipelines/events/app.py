@@ -212,7 +212,7 @@ class Receiver(Collector):
 
     async def _probe(self) -> None:
         try:
-            await asyncio.to_thread(self._events.probe)
+            await asyncio.to_thread(self._events.probe, write=bool(self.trouble))
             self._believe("")
         except EventsUnavailable as error:
             self._believe(str(error))

@@ -84,9 +84,13 @@ class Events:
             with _errors("write", self._files):
                 self._files.create(f"{folder}{ULID()}{_SUFFIX}", b"".join(parts))
 
-    def probe(self) -> None:
-        """List the dates. Only the first event shows whether the credentials may put objects as well."""
-        self.days()
+    def probe(self, *, write: bool) -> None:
+        """Prove that events can be stored. In a bucket the proof stays; without `write` only list the dates there."""
+        with _errors("write" if write else "list", self._files):
+            if write:
+                self._files.create(f"probes/{ULID()}", b"probe\n")
+            else:
+                self.days()
 
 
 class LocalEvents(Events):
@@ -96,7 +100,7 @@ class LocalEvents(Events):
         super().__init__(LocalFiles(root, named_by="EVENTS_URL", unavailable=EventsUnavailable))
         self._root = root
 
-    def probe(self) -> None:
+    def probe(self, *, write: bool) -> None:  # noqa: ARG002 - a file can be removed again
         """Write a file as a batch is written, and remove it, to prove that events could be kept."""
         name = f".probe-{ULID()}"
         with _errors("write", self._root):

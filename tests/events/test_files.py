@@ -115,8 +115,8 @@ def test_a_full_disk_is_said_and_leaves_no_part_of_a_file(tmp_path: Path, small_
 def test_a_place_that_cannot_be_written_is_known_before_the_first_event(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EventsUnavailable, match="check the folder that EVENTS_URL names"):
-        LocalEvents(tmp_path / "file" / "events").probe()
-    LocalEvents(tmp_path / "good").probe()
+        LocalEvents(tmp_path / "file" / "events").probe(write=True)
+    LocalEvents(tmp_path / "good").probe(write=True)
     assert not [path for path in (tmp_path / "good").rglob("*") if path.is_file()]
 
 
@@ -128,14 +128,14 @@ def test_a_disk_without_hard_links_is_known_before_the_first_event(
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     with pytest.raises(EventsUnavailable, match="Operation not permitted; check the folder that EVENTS_URL names"):
-        LocalEvents(tmp_path).probe()
+        LocalEvents(tmp_path).probe(write=True)
 
 
 def test_whatever_the_umask_events_and_what_was_none_are_their_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         keeper = LocalEvents(tmp_path / "new" / "events")
-        keeper.probe()
+        keeper.probe(write=True)
         keeper.write([*lines(1), (malformed_folder(date(2026, 11, 21)), frame({"why": "…"}))])
     finally:
         os.umask(before)
@@ -171,7 +171,7 @@ def test_a_bucket_gets_one_object_a_batch_and_date(s3: S3Client) -> None:
     keeper, stored = (
         events_at(url, lambda: s3) for url in ("s3://events-bucket/some/prefix", "s3://events-bucket/some/prefix/")
     )
-    keeper.probe()
+    keeper.probe(write=True)
     other = day_folder(date(2026, 11, 21))
     keeper.write([*lines(1, 2), (other, frame({"n": 3})), *lines(4)])
     keeper.write(lines(5))
@@ -186,3 +186,24 @@ def test_a_bucket_that_is_not_there_is_said_in_a_sentence(s3: S3Client) -> None:
         events_at("s3://no-such-bucket/p", lambda: s3).write(lines(1))
     with pytest.raises(EventsUnavailable, match=r"cannot list .* in the bucket no-such-bucket"):
         events_at("s3://no-such-bucket/p", lambda: s3).files(FOLDER)
+
+
+def test_a_bucket_that_lists_but_takes_no_object_is_known_before_the_first_event(s3: S3Client) -> None:
+    keeper = events_at("s3://events-bucket/read-only", lambda: s3)
+    answer_with("AccessDenied", s3, "PutObject")
+    with pytest.raises(EventsUnavailable, match=r"cannot write .*s3:PutObject"):
+        keeper.probe(write=True)
+    keeper.probe(write=False)
+
+
+def test_a_probe_that_is_answered_with_a_bare_404_means_that_events_cannot_be_stored(s3: S3Client) -> None:
+    answer_with("404", s3, "ListObjectsV2")
+    with pytest.raises(EventsUnavailable, match="check EVENTS_URL"):
+        events_at("s3://events-bucket/p", lambda: s3).probe(write=False)
+
+
+def answer_with(code: str, client: S3Client, operation: str) -> None:
+    def answer(**_: object) -> None:
+        raise ClientError({"Error": {"Code": code}}, operation)
+
+    client.meta.events.register(f"before-call.s3.{operation}", answer)

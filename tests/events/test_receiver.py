@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import resource
@@ -19,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.cli import receiver as cli_receiver
 from pipelines.cli.main import main
 from pipelines.events import app as receiver_app
-from pipelines.events.app import is_admitted
+from pipelines.events.app import Receiver, is_admitted
 from pipelines.events.files import EventsUnavailable, Line, LocalEvents, read_frames
 from pipelines.serving import RateLimit
 from pipelines.settings import ReceiverSettings, SettingsError, load
@@ -228,6 +230,7 @@ class FailingKeeper(LocalEvents):
     failing = False
     slow_s = slow_probe_s = 0.0
     batches = probes = 0
+    written_probes = 0
 
     def write(self, lines: Iterable[Line]) -> None:
         self.batches += 1
@@ -235,11 +238,12 @@ class FailingKeeper(LocalEvents):
         self._need()
         super().write(lines)
 
-    def probe(self) -> None:
+    def probe(self, *, write: bool) -> None:
         self.probes += 1
+        self.written_probes += write
         time.sleep(self.slow_probe_s)
         self._need()
-        super().probe()
+        super().probe(write=write)
 
     def _need(self) -> None:
         if self.failing:
@@ -278,7 +282,32 @@ def test_storage_that_works_again_is_shown_within_seconds_although_no_event_come
         assert time.monotonic() < recovered + 5
         time.sleep(0.05)
     assert client.get("/metrics").status_code == 200
-    assert keeper.probes == 2
+    assert (keeper.probes, keeper.written_probes) == (2, 1), "the storage that failed has to take a file again"
+
+
+def test_storage_that_works_again_is_not_logged_as_failing_although_no_event_comes(
+    events_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cli_receiver, "_LOG_EVERY", 0.02)
+    monkeypatch.setattr(receiver_app, "_FAILS_SECONDS", 0.0)
+    keeper = FailingKeeper(events_folder)
+    keeper.failing = True
+
+    async def log_for_a_while() -> None:
+        values = {"events_url": str(events_folder), "events_allow_anyone": True}
+        made = Receiver(keeper, ReceiverSettings.model_validate(values))
+        await made.probe()
+        logged = asyncio.create_task(cli_receiver._log_counts(made))
+        await asyncio.sleep(0.2)
+        keeper.failing = False
+        await asyncio.sleep(0.2)
+        assert caplog.messages
+        caplog.clear()
+        await asyncio.sleep(0.1)
+        logged.cancel()
+
+    asyncio.run(log_for_a_while())
+    assert not caplog.messages
 
 
 def test_whoever_asks_while_the_storage_hangs_gets_an_answer_and_delays_no_event(
