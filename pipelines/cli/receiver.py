@@ -92,6 +92,7 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
         )
     finally:
         logging_task.cancel()
+    _log_trouble(receiver)
     log.info("Ended; in total: %s", _counts_text(receiver.counts))
 
 
@@ -100,13 +101,19 @@ async def _log_counts(receiver: Receiver) -> None:
     before: Counter[str] = Counter()
     while True:
         await asyncio.sleep(_LOG_EVERY)
+        if receiver.trouble:
+            await receiver.probe()  # without events nothing else shows that it has passed
         counts = Counter(receiver.counts)
         if counts != before:
             log.info("In the last minute: %s", _counts_text(counts - before))
-        if receiver.trouble:
-            log.error("%s", receiver.trouble)
-            await receiver.probe()  # so that trouble that has passed is not logged again
+        _log_trouble(receiver)
         before = counts
+
+
+def _log_trouble(receiver: Receiver) -> None:
+    if receiver.unlogged:
+        log.error("%s", receiver.unlogged)
+    receiver.unlogged = ""
 
 
 def _counts_text(counts: Counter[str]) -> str:

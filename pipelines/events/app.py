@@ -69,12 +69,13 @@ def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Seq
 class Receiver(Collector):
     """The receiver's endpoints, which answer a request once its events are durable.
 
-    `counts`: requests since the start, by outcome. `trouble`: why no event can be stored now, or empty.
+    `counts`: requests since the start, by outcome. `trouble`: why no event can be stored now, or empty. `unlogged`: the
+    last trouble that is not in the log yet.
     """
 
     def __init__(self, events: Events, settings: ReceiverSettings) -> None:
         self.counts: Counter[str] = Counter()
-        self.trouble = ""
+        self.trouble = self.unlogged = ""
         self._last_event_at: datetime | None = None
         self._events = events
         self._commit = GroupCommit(events)
@@ -160,7 +161,7 @@ class Receiver(Collector):
     async def _store(self, folder: str, record: Mapping[str, Any]) -> None:
         try:
             await self._commit.store((folder, frame(record)))
-        except EventsUnavailable as error:
+        except (EventsUnavailable, asyncio.CancelledError) as error:  # the latter when the time to end is up
             self._believe(str(error))
             raise HTTPException(503, "The event could not be stored; send it again.", _RETRY_LATER) from error
         self._believe("")
@@ -220,7 +221,7 @@ class Receiver(Collector):
             self._probing = None
 
     def _believe(self, trouble: str) -> None:
-        self.trouble = trouble
+        self.trouble, self.unlogged = trouble, trouble or self.unlogged
         self._believed_until = time.monotonic() + (_FAILS_SECONDS if trouble else _WORKS_SECONDS)
 
 

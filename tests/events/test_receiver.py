@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -285,29 +286,53 @@ def test_storage_that_works_again_is_shown_within_seconds_although_no_event_come
     assert (keeper.probes, keeper.written_probes) == (2, 1), "the storage that failed has to take a file again"
 
 
-def test_storage_that_works_again_is_not_logged_as_failing_although_no_event_comes(
+def test_trouble_that_has_passed_is_logged_once_although_no_event_comes(
     events_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cli_receiver, "_LOG_EVERY", 0.02)
-    monkeypatch.setattr(receiver_app, "_FAILS_SECONDS", 0.0)
+    monkeypatch.setattr(cli_receiver, "_LOG_EVERY", 0.1)
+    for name in ("_FAILS_SECONDS", "_WORKS_SECONDS"):
+        monkeypatch.setattr(receiver_app, name, 0.0)
     keeper = FailingKeeper(events_folder)
-    keeper.failing = True
+
+    async def fail_and_recover(seconds: float) -> None:
+        caplog.clear()
+        keeper.failing = True
+        await made.probe()
+        await asyncio.sleep(seconds)
+        keeper.failing = False
+        await made.probe()
+        await asyncio.sleep(0.3)
 
     async def log_for_a_while() -> None:
-        values = {"events_url": str(events_folder), "events_allow_anyone": True}
-        made = Receiver(keeper, ReceiverSettings.model_validate(values))
-        await made.probe()
-        logged = asyncio.create_task(cli_receiver._log_counts(made))
-        await asyncio.sleep(0.2)
-        keeper.failing = False
-        await asyncio.sleep(0.2)
-        assert caplog.messages
-        caplog.clear()
-        await asyncio.sleep(0.1)
-        logged.cancel()
+        logging_task = asyncio.create_task(cli_receiver._log_counts(made))
+        await fail_and_recover(0)
+        assert len(caplog.messages) == 1
+        await fail_and_recover(0.35)
+        assert len(caplog.messages) in {3, 4}, "while it lasts, in every minute"
+        logging_task.cancel()
 
+    made = Receiver(keeper, open_to_anyone(events_folder))
     asyncio.run(log_for_a_while())
-    assert not caplog.messages
+    assert "No space left on device" in caplog.text
+
+
+def test_an_event_that_still_waits_when_the_process_must_end_is_refused(events_folder: Path) -> None:
+    keeper = FailingKeeper(events_folder)
+    keeper.slow_s = 1.0
+
+    async def end_while_it_waits() -> int:
+        app = Receiver(keeper, open_to_anyone(events_folder)).app()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://receiver") as client:
+            waiting = asyncio.create_task(client.post("/events", json=event(1)))
+            await asyncio.sleep(0.3)
+            waiting.cancel()  # as uvicorn does when its grace is over
+            return (await waiting).status_code
+
+    assert asyncio.run(end_while_it_waits()) == 503
+
+
+def open_to_anyone(events_folder: Path) -> ReceiverSettings:
+    return ReceiverSettings.model_validate({"events_url": str(events_folder), "events_allow_anyone": True})
 
 
 def test_whoever_asks_while_the_storage_hangs_gets_an_answer_and_delays_no_event(
