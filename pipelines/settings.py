@@ -166,6 +166,13 @@ Owner = Annotated[str, _matching(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be 
 HeaderName = Annotated[
     str, _matching(r"[A-Za-z0-9-]{1,64}", "is not a header name; write it like Authorization or X-Events-Key")
 ]
+HeaderSecret = Annotated[
+    SecretStr,
+    _valid(
+        lambda secret: re.fullmatch(r"\S(.*\S)?", secret.get_secret_value()),
+        "has a line break, or begins or ends with a blank, so no header would match; remove it",
+    ),
+]
 BucketName = Annotated[
     str,
     _valid(
@@ -251,12 +258,12 @@ class AlertSettings(Calendar):
 class ReceiverSettings(S3Settings):
     """The settings of the receiver of End Call Events. It needs no bucket, account or log-in to the source."""
 
-    events_username: SecretStr | None = None
-    events_password: SecretStr | None = None
-    events_password_next: SecretStr | None = None
+    events_username: HeaderSecret | None = None
+    events_password: HeaderSecret | None = None
+    events_password_next: HeaderSecret | None = None
     events_header_name: HeaderName = "Authorization"
-    events_header_value: SecretStr | None = None
-    events_header_value_next: SecretStr | None = None
+    events_header_value: HeaderSecret | None = None
+    events_header_value_next: HeaderSecret | None = None
     events_allow_anyone: bool = False
     events_host: str = "127.0.0.1"
     events_port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -280,9 +287,10 @@ class ReceiverSettings(S3Settings):
     def _receiver_is_consistent(self) -> Self:
         if not self.events_url:
             raise ValueError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
-        if bool(self.events_username) != bool(self.events_password):
+        header_values = self.events_header_value or self.events_header_value_next
+        if bool(self.events_username) != bool(self.events_password or self.events_password_next):
             raise ValueError("EVENTS_USERNAME and EVENTS_PASSWORD belong together: set both or neither")
-        if self.events_username and (self.events_header_value or self.events_header_name != "Authorization"):
+        if self.events_username and (header_values or self.events_header_name != "Authorization"):
             raise ValueError("EVENTS_USERNAME and EVENTS_HEADER_VALUE are both set: keep one of them")
         if not self.events_allow_anyone and not (self.events_username or self.events_header_value):
             raise ValueError(

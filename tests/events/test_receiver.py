@@ -413,6 +413,18 @@ def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.M
             {"EVENTS_URL": "e", "EVENTS_USERNAME": "u", "EVENTS_PASSWORD": "s3cret", "EVENTS_HEADER_VALUE": "x"},
             "keep one of them",
         ),
+        (
+            {"EVENTS_URL": "e", "EVENTS_USERNAME": "u", "EVENTS_PASSWORD": "x", "EVENTS_HEADER_VALUE_NEXT": "s3cret"},
+            "keep one of them",
+        ),
+        (
+            {"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "x", "EVENTS_PASSWORD_NEXT": "s3cret"},
+            "EVENTS_USERNAME and EVENTS_PASSWORD belong together",
+        ),
+        ({"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3cret\n"}, "EVENTS_HEADER_VALUE has a line break"),
+        ({"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3c\nret"}, "EVENTS_HEADER_VALUE has a line break"),
+        ({"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3cret "}, "or begins or ends with a blank"),
+        ({"EVENTS_URL": "e", "EVENTS_USERNAME": "u", "EVENTS_PASSWORD": "s3cret\n"}, "EVENTS_PASSWORD has a line"),
         ({"EVENTS_URL": "e", "EVENTS_HEADER_NAME": "X Key", "EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_HEADER_NAME is"),
         (
             {"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3cret", "EVENTS_TIMEZONE": "Mars"},
