@@ -78,7 +78,8 @@ class Receiver(Collector):
         self.trouble = self.unlogged = ""
         self._last_event_at: datetime | None = None
         self._events = events
-        self._commit = GroupCommit(events)
+        # Two, since a batch that fails is stored for nobody.
+        self._commit, self._commit_aside = GroupCommit(events), GroupCommit(events)
         self._settings = settings
         self._accepted = [sha256(value.encode()).digest() for value in settings.header_values]
         # Twice the rate at once after a quiet second. Refused senders do not use up the rate of others.
@@ -112,7 +113,8 @@ class Receiver(Collector):
         except NotAnEvent as error:
             await self._set_aside(now, str(error), query, body, request.headers.get("content-type", ""))
             raise HTTPException(400, str(error)) from error
-        await self._store(day_folder(self._day(fields, now)), {"received_at": now.isoformat(), "fields": fields})
+        folder = day_folder(self._day(fields, now))
+        await self._store(self._commit, folder, {"received_at": now.isoformat(), "fields": fields})
         self._last_event_at = now
         self.counts["stored"] += 1
         return Response()  # no body, which would be a second packet for each event
@@ -156,11 +158,11 @@ class Receiver(Collector):
             "body": body[:KEPT_OF_MALFORMED].decode("latin-1"),
         }
         self._malformed = now.date(), kept_bytes + len(frame(record))
-        await self._store(malformed_folder(now.date()), record)
+        await self._store(self._commit_aside, malformed_folder(now.date()), record)
 
-    async def _store(self, folder: str, record: Mapping[str, Any]) -> None:
+    async def _store(self, commit: "GroupCommit", folder: str, record: Mapping[str, Any]) -> None:
         try:
-            await self._commit.store((folder, frame(record)))
+            await commit.store((folder, frame(record)))
         except (EventsUnavailable, asyncio.CancelledError) as error:  # the latter when the time to end is up
             self._believe(str(error))
             raise HTTPException(503, "The event could not be stored; send it again.", _RETRY_LATER) from error

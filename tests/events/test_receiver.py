@@ -375,6 +375,18 @@ def test_many_requests_share_one_write(receiver: Make, events_folder: Path) -> N
     assert keeper.batches < 15
 
 
+def test_requests_that_cannot_be_set_aside_cost_no_event(receiver: Make, events_folder: Path) -> None:
+    keeper = FailingKeeper(events_folder)
+    client = receiver(keeper=keeper)
+    keeper.slow_s = 0.1
+    events_folder.mkdir()
+    (events_folder / "malformed").touch()
+    with ThreadPoolExecutor(20) as pool:
+        bodies = [json.dumps(event(1)) if number % 2 else "no event" for number in range(20)]
+        answers = list(pool.map(lambda body: client.post("/events", content=body, headers=GOOD).status_code, bodies))
+    assert answers == [503, 200] * 10
+
+
 def test_health_and_log_show_no_field_and_no_secret(receiver: Make, caplog: pytest.LogCaptureFixture) -> None:
     client = receiver()
     with caplog.at_level(logging.DEBUG):
