@@ -23,6 +23,7 @@ log = logging.getLogger("pipelines.events")
 _LOG_EVERY = 60.0
 _GRACE_SECONDS = 25
 _KEEP_ALIVE_SECONDS = 15
+_ROW = "{:<12}{:>10}{:>10}"
 _OTHER_FILES = 100  # event files, S3 connections, logs
 
 
@@ -61,7 +62,7 @@ def _allow_connections(most: int) -> None:
 
 def _print_counts(stored: Events) -> None:
     """Print the number of stored events for each date, and the sum; show no field of an event."""
-    click.echo(f"{'date':<12}{'events':>10}{'damaged':>10}")
+    click.echo(_ROW.format("date", "events", "damaged"))
     total: Counter[str] = Counter()
     for day in stored.days():
         counts: Counter[str] = Counter()
@@ -69,52 +70,41 @@ def _print_counts(stored: Events) -> None:
             records, damaged = read_frames(stored.read(name))
             counts.update(events=len(records), damaged=damaged)
         total += counts
-        click.echo(_row(str(day), counts))
-    click.echo(_row("total", total))
-
-
-def _row(title: str, counts: Counter[str]) -> str:
-    return f"{title:<12}{counts['events']:>10}{counts['damaged']:>10}"
+        click.echo(_ROW.format(str(day), counts["events"], counts["damaged"]))
+    click.echo(_ROW.format("total", total["events"], total["damaged"]))
 
 
 async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     log.info("Receiving End Call Events at http://%s:%d/events", host, port)
     logging_task = asyncio.create_task(_log_counts(receiver))
-    try:
-        await serve(
-            receiver.app(),
-            listener,
-            http="h11",
-            limit_concurrency=settings.events_max_connections + 1,  # uvicorn refuses from this number on
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    finally:
-        logging_task.cancel()
-    _log_trouble(receiver)
-    log.info("Ended; in total: %s", _counts_text(receiver.counts))
+    await serve(
+        receiver.app(),
+        listener,
+        http="h11",
+        limit_concurrency=settings.events_max_connections + 1,  # uvicorn refuses from this number on
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    logging_task.cancel()
+    _log(receiver, "Ended; in total", receiver.counts)
 
 
 async def _log_counts(receiver: Receiver) -> None:
-    """Log the receiver's counts, once a minute if there were requests."""
+    """Log what happened, once a minute if something did."""
     before: Counter[str] = Counter()
     while True:
         await asyncio.sleep(_LOG_EVERY)
         if receiver.trouble:
             await receiver.probe()  # without events nothing else shows that it has passed
         counts = Counter(receiver.counts)
-        if counts != before:
-            log.info("In the last minute: %s", _counts_text(counts - before))
-        _log_trouble(receiver)
+        if counts != before or receiver.unlogged:
+            _log(receiver, "In the last minute", counts - before)
         before = counts
 
 
-def _log_trouble(receiver: Receiver) -> None:
+def _log(receiver: Receiver, when: str, counts: Counter[str]) -> None:
+    log.info("%s: %s", when, ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing")
     if receiver.unlogged:
         log.error("%s", receiver.unlogged)
     receiver.unlogged = ""
-
-
-def _counts_text(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"

@@ -32,8 +32,7 @@ PATHS = ("/", "/events", "/events/")
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
 GATHER_SECONDS = 0.02
-# How long it is believed that storage works, or that it does not; and how long `/health` waits for storage that hangs,
-# which is less than the 5 s for which those who ask usually wait.
+# How long a probe's result holds, by whether storage works. Clients of `/health` wait for about 5 s.
 _WORKS_SECONDS = 30.0
 _FAILS_SECONDS = 2.0
 _HANGS_SECONDS = 4.0
@@ -82,9 +81,9 @@ class Receiver(Collector):
         self._commit, self._commit_aside = GroupCommit(events), GroupCommit(events)
         self._settings = settings
         self._accepted = [sha256(value.encode()).digest() for value in settings.header_values]
-        # Twice the rate at once after a quiet second. Refused senders do not use up the rate of others.
+        # Twice the rate at once after a quiet second.
         self._rate = RateLimit(60 * settings.events_rate, 2 * settings.events_rate)
-        self._malformed: tuple[date, int] = (date.min, 0)
+        self._bytes_aside: Counter[date] = Counter()
         self._believed_until = 0.0
         self._probing: asyncio.Task[None] | None = None
 
@@ -120,13 +119,13 @@ class Receiver(Collector):
         return Response()  # no body, which would be a second packet for each event
 
     def _admit(self, request: Request) -> None:
-        if not is_admitted(request.scope["headers"], self._settings.events_header_name, self._accepted):
-            if wait := self._rate.take("refused"):
-                raise HTTPException(429, "Too many requests without the right header.", {"Retry-After": str(wait)})
+        is_known = is_admitted(request.scope["headers"], self._settings.events_header_name, self._accepted)
+        # Refused senders do not use up the rate of others.
+        if wait := self._rate.take("admitted" if is_known else "refused"):
+            raise HTTPException(429, "Too many requests a second; try again later.", {"Retry-After": str(wait)})
+        if not is_known:
             challenge = {"WWW-Authenticate": 'Basic realm="events"'}
             raise HTTPException(401, "The header that this receiver expects is missing or wrong.", challenge)
-        if wait := self._rate.take("admitted"):
-            raise HTTPException(429, "Too many events a second; send this one again later.", {"Retry-After": str(wait)})
 
     async def _body(self, request: Request) -> bytes:
         """Return the whole body, which must come in time and, with the query, within the limit."""
@@ -144,9 +143,7 @@ class Receiver(Collector):
         return body
 
     async def _set_aside(self, now: datetime, why: str, query: bytes, body: bytes, content_type: str) -> None:
-        day, kept_bytes = self._malformed
-        kept_bytes = kept_bytes if day == now.date() else 0
-        if kept_bytes > MALFORMED_BYTES_A_DAY:
+        if self._bytes_aside[now.date()] > MALFORMED_BYTES_A_DAY:
             self.counts["malformed_not_kept"] += 1
             return
         record = {
@@ -157,7 +154,7 @@ class Receiver(Collector):
             "query": query[:KEPT_OF_MALFORMED].decode("latin-1"),
             "body": body[:KEPT_OF_MALFORMED].decode("latin-1"),
         }
-        self._malformed = now.date(), kept_bytes + len(frame(record))
+        self._bytes_aside[now.date()] += len(frame(record))
         await self._store(self._commit_aside, malformed_folder(now.date()), record)
 
     async def _store(self, commit: "GroupCommit", folder: str, record: Mapping[str, Any]) -> None:

@@ -85,10 +85,14 @@ class Events:
                 self._files.create(f"{folder}{ULID()}{_SUFFIX}", b"".join(parts))
 
     def probe(self, *, write: bool) -> None:
-        """Prove that events can be stored. In a bucket the proof stays; without `write` only list the dates there."""
-        with _errors("write" if write else "list", self._files):
-            if write:
-                self._files.create(f"probes/{ULID()}", b"probe\n")
+        """Prove that events can be stored. A bucket keeps the proof, so without `write` only its dates are listed."""
+        name = f"probes/{ULID()}"
+        with _errors("write", self._files):
+            if isinstance(self._files, LocalFiles):
+                self._files.create(name, b"probe\n")
+                (self._files.root / name).unlink()
+            elif write:
+                self._files.create(name, b"probe\n")
             else:
                 self.days()
 
@@ -98,14 +102,6 @@ class LocalEvents(Events):
 
     def __init__(self, root: Path) -> None:
         super().__init__(LocalFiles(root, named_by="EVENTS_URL", unavailable=EventsUnavailable))
-        self._root = root
-
-    def probe(self, *, write: bool) -> None:  # noqa: ARG002 - a file can be removed again
-        """Write a file as a batch is written, and remove it, to prove that events could be kept."""
-        name = f".probe-{ULID()}"
-        with _errors("write", self._root):
-            self._files.create(name, b"probe\n")
-            (self._root / name).unlink()
 
 
 def events_at(url: str, s3: Callable[[], S3Client]) -> Events:
@@ -116,13 +112,13 @@ def events_at(url: str, s3: Callable[[], S3Client]) -> Events:
 
 
 @contextmanager
-def _errors(verb: str, where: object) -> Iterator[None]:
-    """Turn file errors into EventsUnavailable: `cannot write /data/events: No space left …`."""
+def _errors(verb: str, files: Files) -> Iterator[None]:
+    """Turn file errors into EventsUnavailable: `cannot write file:///data/events/: No space left …`."""
     try:
         yield
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
-        raise EventsUnavailable(f"cannot {verb} {where}: {why}; check EVENTS_URL, its rights and its space.") from error
+        raise EventsUnavailable(f"cannot {verb} {files.uri}: {why}; check EVENTS_URL, rights and space.") from error
 
 
 def _record(line: bytes) -> Mapping[str, Any] | None:

@@ -257,11 +257,9 @@ class SourceClient:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header (seconds, or an HTTP date) asks for, or None if it is unclear.
-
-    Some gateways send decimals, which RFC 9110 does not permit; they are rounded up.
-    """
+    """Return the seconds that a `Retry-After` header (seconds, or an HTTP date) asks for, or None if it is unclear."""
     try:
+        # Against RFC 9110, gateways send decimals, too.
         whole = _DECIMALS.sub(lambda found: str(int(found[1]) + 1), value or "")
         return float(urllib3.Retry().parse_retry_after(whole))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
