@@ -51,13 +51,13 @@ def _allow_connections(most: int) -> None:
     """Raise this process's limit on open files to what the connections need; raise SettingsError if it is fixed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most + _OTHER_FILES
-    if resource.RLIM_INFINITY != hard < wanted:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    except ValueError:
         raise SettingsError(
             f"EVENTS_MAX_CONNECTIONS={most} needs {wanted} open files, and this process may open {hard}: lower it, or "
             "raise the limit (`ulimit -n`, or LimitNOFILE of the unit)"
-        )
-    if resource.RLIM_INFINITY != soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        ) from None
 
 
 def _print_counts(stored: Events) -> None:
