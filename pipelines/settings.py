@@ -168,10 +168,7 @@ HeaderName = Annotated[
 ]
 HeaderSecret = Annotated[
     SecretStr,
-    _valid(
-        lambda secret: re.fullmatch(r"\S(.*\S)?", secret.get_secret_value()),
-        "has a line break, or begins or ends with a blank, so no header would match; remove it",
-    ),
+    _valid(lambda text: re.fullmatch(r"\S(.*\S)?", text.get_secret_value()), "must have no line break or outer blank"),
 ]
 BucketName = Annotated[
     str,

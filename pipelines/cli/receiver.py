@@ -21,8 +21,6 @@ from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 log = logging.getLogger("pipelines.events")
 
 _LOG_EVERY = 60.0
-_GRACE_SECONDS = 25
-_KEEP_ALIVE_SECONDS = 15
 _ROW = "{:<12}{:>10}{:>10}"
 _OTHER_FILES = 100  # event files, S3 connections, logs
 
@@ -83,8 +81,8 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
         listener,
         http="h11",
         limit_concurrency=settings.events_max_connections + 1,  # uvicorn refuses from this number on
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=25,
     )
     logging_task.cancel()
     _log(receiver, "Ended; in total", receiver.counts)

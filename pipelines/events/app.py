@@ -36,7 +36,6 @@ GATHER_SECONDS = 0.02
 _WORKS_SECONDS = 30.0
 _FAILS_SECONDS = 2.0
 _HANGS_SECONDS = 4.0
-_RETRY_LATER = {"Retry-After": "5"}
 # A start that far ahead, or before the first date, is a defect of the event: it is filed under the day of its arrival.
 _CLOCK_SKEW = timedelta(days=1)
 _RESULTS = {
@@ -162,7 +161,7 @@ class Receiver(Collector):
             await commit.store((folder, frame(record)))
         except (EventsUnavailable, asyncio.CancelledError) as error:  # the latter when the time to end is up
             self._believe(str(error))
-            raise HTTPException(503, "The event could not be stored; send it again.", _RETRY_LATER) from error
+            raise HTTPException(503, "The event could not be stored; send it again.", {"Retry-After": "5"}) from error
         self._believe("")
 
     def _day(self, fields: Mapping[str, str], now: datetime) -> date:
