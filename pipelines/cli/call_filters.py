@@ -13,14 +13,14 @@ from pipelines.steps.calls.search import Query
 from pipelines.steps.calls.table import STATES
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_DIRECTIONS, _STATES = click.Choice(["", "inbound", "outbound"]), click.Choice(["", *STATES])
+_DIRECTIONS, _STATES = click.Choice(["inbound", "outbound"]), click.Choice(STATES)
 _FILTERS = (
     date_range(required=False),
     click.option("--number", default="", help="A number of either side, in any format, or a part of one."),
     click.option("--agent", default="", help="An agent's whole id or login, or a part of the name."),
     click.option("--queue", default="", help="The whole id of a queue or campaign, or a part of its name."),
     click.option("--account", default="", help="A sub-account's id."),
-    click.option("--direction", default="", type=_DIRECTIONS, help="The call's direction."),
+    click.option("--direction", type=_DIRECTIONS, help="The call's direction."),
     click.option("--shortest", "shortest_s", type=click.FloatRange(min=0), help="At least this many seconds long."),
     click.option("--longest", "longest_s", type=click.FloatRange(min=0), help="At most this many seconds long."),
     click.option("--disposition", default="", help="A part of the disposition."),
@@ -29,7 +29,7 @@ _FILTERS = (
     click.option(
         "--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given several times."
     ),
-    click.option("--state", default="", type=_STATES, help="The recording's state; `none`: the call has no recording."),
+    click.option("--state", type=_STATES, help="The recording's state; `none`: the call has no recording."),
 )
 
 
@@ -47,7 +47,7 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
     last = last or max(yesterday, first or yesterday)
     first = first or min(settings.archive_start_date, last)
     check_range(first, last, today)
-    return Query(first=first, last=last, **asked)
+    return Query(first=first, last=last, **{name: value for name, value in asked.items() if value is not None})
 
 
 def search_terms(asked: Mapping[str, Any]) -> dict[str, str]:

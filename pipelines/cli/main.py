@@ -6,6 +6,7 @@ A subcommand's module is imported only when it is called, so that help and the r
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -39,8 +40,10 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            if not ctx.resilient_parsing and (similar := get_close_matches(cmd_name, _COMMANDS, 1)):
+                ctx.fail(f"No such command '{cmd_name}'; did you mean {similar[0]}?")
             return None
         try:
             command: click.Command = import_module(f"pipelines.cli.{cmd_name.replace('-', '_')}").command

@@ -47,7 +47,10 @@ def test_the_console_script_is_this_command() -> None:
     ("arguments", "sentence"),
     [
         ([], "Missing command (see ringcx-archive --help).\n"),
-        (["statsu"], "No such command 'statsu'"),
+        (["statsu"], "No such command 'statsu'; did you mean status? (see ringcx-archive --help).\n"),
+        (["xyzzy"], "No such command 'xyzzy' (see ringcx-archive --help).\n"),
+        (["find", "--state", ""], "Invalid value for '--state': '' is not one of 'pending', 'archived', 'missing'"),
+        (["find", "--direction", "up"], "Invalid value for '--direction': 'up' is not one of 'inbound', 'outbound'"),
         (["status", "--from", "11/23/2026"], "11/23/2026 is not a valid date; write it like 2026-11-18"),
         (["status", "--from", "2999-01-01", "--to", "2999-01-02"], "2999-01-02 is in the future"),
         (["status", "2026-11-18"], "Got unexpected extra argument"),
