@@ -15,7 +15,7 @@ from pipelines.process_tuning import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.search import CallSearch, sentence_of_lacking
 from pipelines.steps.calls.table import NO_RECORDING
-from pipelines.wording import number
+from pipelines.wording import number, reason_in_words
 
 _ALL = 1 << 40
 _SHOWN = 50
@@ -94,12 +94,13 @@ def command(
 def _report(package: EvidencePackage, output: Path) -> int:
     """Show what was exported and what was not; return how many recordings were left out."""
     for lost in package.not_included[:_SHOWN]:
-        said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
+        why = reason_in_words(lost["reason"] or "", lost["state"])
+        said = f"{lost['state']}: {why}" if why else lost["state"]
         click.echo(f"Not included: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
     if len(package.not_included) > _SHOWN:
         click.echo(f"Not included: {len(package.not_included) - _SHOWN:,} more, all of them in package.json")
     held = number(len(package.included), "recording")
     left_out: int = sum(lost["state"] != NO_RECORDING for lost in package.not_included)
     also = f"; {number(left_out, 'recording was', 'recordings were')} requested but left out" if left_out else ""
-    click.echo(f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB){also}.")
+    click.echo(f"Exported {held} ({output.stat().st_size / 1e6:,.1f} MB){also}.")
     return left_out

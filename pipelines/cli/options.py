@@ -105,12 +105,13 @@ def file_option(what: str, name: str = "--json", argument: str = "file") -> Call
 
 @contextmanager
 def whole_file(file: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Open a file that is written as a whole or not at all; click's own atomic files lose it on an error."""
+    """Open a file that is written as a whole or not at all, and say when it was; click's own lose it on an error."""
     partial = file.with_name(f"{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline=newline) as into:
             yield into
         partial.replace(file)
+        click.echo(f"{file} was written.", err=True)
     finally:
         partial.unlink(missing_ok=True)
 

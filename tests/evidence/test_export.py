@@ -57,7 +57,9 @@ def test_what_is_exported_is_logged_written_whole_and_proved(
     uii = archive.rows[0]["uii"]
     arguments = [*AROUND, "--uii", uii, "--why", "case  4711", "--output", "case.zip", "--json", "said.json"]
     assert export(archive, *arguments) == 0
-    assert "Exported 2 recordings to case.zip" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "Exported 2 recordings (" in output.out
+    assert output.err.startswith("case.zip was written.\n")
     printed = json.loads(Path("said.json").read_text())
     assert [recording["recording_id"] for recording in printed["recordings"]] == [
         row["recording_id"] for row in archive.rows[:2]
@@ -82,8 +84,8 @@ def test_recordings_are_exported_by_their_ids_and_an_unknown_one_is_named(
     assert export(archive, *AROUND, *ids, "--why", "case 4711", "--output", "case.zip") == 1
     output = capsys.readouterr().out
     assert "Not included: 1/no-such (unknown: No call has this recording.)" in output
-    assert f"Not included: {lost} (missing: not_found)" in output
-    assert re.search(r"Exported 1 recording to case\.zip \(.*\); 2 recordings were requested but left out\.\n", output)
+    assert f"Not included: {lost} (missing: the source does not have it)" in output
+    assert re.search(r"Exported 1 recording \(.*\); 2 recordings were requested but left out\.\n", output)
     assert run("verify-package", ["case.zip"]) == 0
     assert "Not in this package: 1/no-such (unknown" in capsys.readouterr().out
 

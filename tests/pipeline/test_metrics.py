@@ -85,7 +85,7 @@ def test_days_are_left_only_while_a_date_is_not_complete() -> None:
 
 
 def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
-    world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = world(sandbox={"calls_per_day": (3, 3)}, LEDGER_URL="ledger")
     day = datetime.now(UTC).date() - timedelta(days=2)
@@ -100,6 +100,7 @@ def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
     monkeypatch.setattr(metrics_command, "status", remember_status)
     file = tmp_path / "ringcx_archive.prom"
     assert run("metrics", ["--file", str(file)], it.s3) == 0
+    assert capsys.readouterr().err == f"{file} was written.\n"
     found = read(file.read_text())
     assert [row["date"] for row in rows] == [str(day), str(day + timedelta(days=1))]
     assert found["recordings_held"] == sum(row["held"] for row in rows) > 0
