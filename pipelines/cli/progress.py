@@ -92,7 +92,7 @@ class Progress:
             self._running[step][0].update(text=Text(text))
 
     def _say(self, step: str, text: str) -> None:
-        self._console.print(f"{self._day}  {step:<24} {text}", soft_wrap=True, markup=False, highlight=False)
+        self._console.print(Text(f"{self._day}  {step:<24} {text}"), soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 1))

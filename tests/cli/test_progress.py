@@ -85,3 +85,4 @@ def test_a_terminal_shows_the_running_step_with_its_progress_and_what_follows(ev
     assert PROGRESS in screen
     assert "daily_manifest, 1 check" in screen
     assert "10 archived now, 0 pending, 3.0 MB" in screen
+    assert "[dim]" not in screen
