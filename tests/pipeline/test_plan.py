@@ -193,6 +193,8 @@ def test_dates_never_pulled_cost_three_reports_an_account_and_their_recordings_a
     assert {day["bytes_to_store"] for day in found["dates"]} == {None}
     assert "unknown" in it.out
     assert "how many recordings they have is unknown" in it.out
+    assert "To fetch: 0 known, 0 estimated; the size is unknown.\n" in it.out
+    assert "At the prices of PLAN_PRICE_*: the cost is unknown, too.\n" in it.out
 
 
 @pytest.mark.parametrize(("window", "spring", "usual", "autumn"), [("10800", 8, 8, 9), ("3600", 23, 24, 25)])

@@ -130,11 +130,14 @@ def _remarks(plan: Plan) -> list[str]:
     to_run, total, cost = plan.to_run, plan.totals, _storage(plan)
     known = int(to_run["pending"].sum())
     estimated = max(0, total["recordings_to_fetch"] - known)
-    about = "at least" if to_run["bytes_to_store"].isna().any() else "about"
-    size = _gigabytes(total["bytes_to_store"])
+    is_partial = to_run["bytes_to_store"].isna().any()
+    about = "at least" if is_partial else "about"
+    size = f"{about} {_gigabytes(total['bytes_to_store'])} GB to store"
     price = "{once:,.2f} {currency} to upload, {each_month:,.2f} {currency} a month to keep".format(**cost)
+    if is_partial and not total["bytes_to_store"]:
+        size, price = "the size is unknown", "the cost is unknown, too"
     remarks = [
-        f"To fetch: {known:,} known, {estimated:,} estimated; {about} {size} GB to store.",
+        f"To fetch: {known:,} known, {estimated:,} estimated; {size}.",
         f"At the prices of PLAN_PRICE_*: {price}.",
     ]
     if to_run["estimated"].any():
