@@ -33,6 +33,7 @@ _DAY = timedelta(days=1)
 _DATES = 20  # the recordings of a drill come from so many dates, or from more where these have too few
 _MOST_DATES = 100
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
+_NOT_LOST = (Status.archived, Status.pending)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
 ReportProgress = Callable[[date, int, int], None]
 """A function that takes a date, how many of its recordings were verified, and how many there are."""
@@ -211,7 +212,6 @@ class _Day:
         counts, result = Counter(entry.status for entry in evidence.expected.values()), self.result
         result.objects = len(evidence.objects)
         result.held, result.pending = counts[Status.archived], counts[Status.pending]
-        result.lost = counts.total() - result.held - result.pending
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
         pulls: Pulls = {}
         try:
@@ -237,9 +237,11 @@ class _Day:
         result.accepted_elsewhere = {
             key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
         }
+        final = (key for key, entry in evidence.expected.items() if entry.status not in _NOT_LOST)
+        result.lost = sum(key not in found.accepted for key in final)
         evidence.verdict = None if found.damage else found
-        if found.damage and not result.discrepancies:  # of another date: own ones are reported as they are read
-            self.flag("unreadable", result.date, f"{self.day} could not be verified completely: {found.damage}")
+        if found.damage and not result.discrepancies:  # another date is damaged: this one's damage is reported above
+            self._unreadable(found.damage)
         # Recordings dated before the first date with runs were found by the pull of another date.
         if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
             for gap in found.not_pulled:
@@ -265,5 +267,5 @@ class _Day:
                 arriving=evidence.arriving.under_way or bool(written_now.any()),
             )
 
-    def _unreadable(self, error: Exception) -> None:
+    def _unreadable(self, error: Exception | str) -> None:
         self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {capitalized(error)}")

@@ -42,9 +42,10 @@ class DayResult:
     """The findings on one date (ISO 8601), named as in the JSON document.
 
     `verdict` and its `reason` come from `steps/check/verdict`; a date may be as it was sealed and lack recordings.
-    `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `discrepancies` them
-    by kind (in the document: `doubts`), `arriving` what a running run may have written; the other figures are the
-    manifest's, or else the ledger's. `found` is None while it is unknown what the date should hold.
+    `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `discrepancies` (in
+    the document: `doubts`) the discrepancies of each kind, `arriving` what a running run may have written; the other
+    figures are the manifest's, or else the ledger's. `lost` leaves out accepted losses. `found` is None while it is
+    unknown what the date should hold.
     `accepted_elsewhere`: recording id -> their own date, whose manifest lists the accepted loss.
     """
 

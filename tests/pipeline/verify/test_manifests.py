@@ -99,7 +99,7 @@ def test_a_date_whose_verdict_a_damaged_part_of_another_date_hides_is_not_good(
         copy.put(key, copy.get(key)[:-1])
     assert copy.verify(first=MIDDLE, last=MIDDLE) == 1
     assert copy.result["good"] is False
-    assert "could not be verified completely" in copy.sentences(str(MIDDLE))
+    assert "could not be verified completely: The ledger's part" in copy.sentences(str(MIDDLE))
 
 
 def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
