@@ -16,6 +16,7 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.orchestration.environment import Environment
 from pipelines.settings import Settings
 from pipelines.steps.pull.coverage import SETTLED
+from pipelines.wording import reason_in_words
 from sandbox.stage import DATA, HOME, settle_in, stage
 
 DAYS_BACK = (2, 1)
@@ -71,7 +72,8 @@ def _summary(days: list[date]) -> None:
 
 
 def _reason(state: RecordingState) -> tuple[str, str]:
-    return str(state.status), state.reason or "not tried yet"
+    why = f"{state.reason}: {reason_in_words(state.reason, state.status)}" if state.reason else "not tried yet"
+    return str(state.status), why
 
 
 def _relative(path: Path) -> str:

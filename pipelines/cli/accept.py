@@ -76,6 +76,8 @@ def command(
     for sealed, found in decided.verdicts.items():
         click.echo(f"{sealed}  {found.verdict}: {found.sentence}")
     click.echo(decided.sentence)
+    if decided.written:
+        click.echo("The table of calls has the new verdicts once you materialize `calls`, or run the dates, again.")
     dates = [{"date": day, "verdict": new.verdict, "sentence": new.sentence} for day, new in decided.verdicts.items()]
     result = {name: getattr(decided, name) for name in ("sentence", "unchanged", "refused")}
     result["written"] = [asdict(line) for line in decided.written]

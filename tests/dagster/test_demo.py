@@ -65,6 +65,7 @@ def test_the_demo_shows_two_dates_and_fetches_nothing_again_and_nothing_for_the_
     (home / ".env").write_text("ARCHIVE_PREFIX=account/\nARCHIVE_BUCKET=of-the-account\nAWS_SESSION_TOKEN=another\n")
     first = demo(home, variables)
     assert "unknown: " not in first
+    assert re.search(r"^ +\d+  pending   not_found: the source does not have it yet$", first, re.MULTILINE)
     counts = summary(first)
     bucket = home / "data" / "demo" / "s3" / "ringcx-archive" / "recordings"
     assert len(counts) == 2

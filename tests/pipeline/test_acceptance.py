@@ -191,7 +191,7 @@ def test_an_accepted_loss_makes_the_date_complete_and_every_figure_and_sentence_
     found = stores.verdict()
     assert (found.verdict, found.lost, found.counts["lost"], found.counts["accepted_losses"]) == ("complete", {}, 0, 2)
     sentence = f"Of 3 recordings expected for {DAY}, 1 is archived and 2 losses are accepted "
-    sentence += "(1 `not_found`, 1 `link_refused`)."
+    sentence += "(1 `not_found`: the source does not have it; 1 `link_refused`: its link must not be requested)."
     assert found.sentence == sentence
     assert {day: verdict.sentence for day, verdict in decided.verdicts.items()} == {DAY: sentence}
     check = every_recording_is_accounted_for(found)
@@ -212,6 +212,16 @@ def test_an_accepted_loss_makes_the_date_complete_and_every_figure_and_sentence_
     assert "2 losses were accepted." in standing.sentence
 
 
+def test_the_sentence_on_a_refused_link_says_why_and_names_the_settings_that_decide(stores: Stores) -> None:
+    stores.pulled(DAY)
+    stores.ledger.append_states([lost("a", Status.rejected, "link_refused:host_not_allowed")])
+    assert stores.verdict().sentence == (
+        f"Of 1 recording expected for {DAY}, 0 are archived. "
+        "1 is lost (1 `link_refused:host_not_allowed`: its link's host is not allowed). "
+        "Once RINGCX_MEDIA_HOSTS (or RINGCX_API_URL) allows a refused link, the next run of the date fetches it."
+    )
+
+
 def test_waiting_recordings_still_wait_next_to_an_accepted_loss(stores: Stores) -> None:
     stores.pulled(DAY)
     stores.ledger.append_states([lost("a"), pending("b")])
@@ -219,7 +229,8 @@ def test_waiting_recordings_still_wait_next_to_an_accepted_loss(stores: Stores) 
     found = stores.verdict()
     assert found.verdict is Verdict.waiting
     assert found.sentence.startswith(
-        f"Of 2 recordings expected for {DAY}, 0 are archived and 1 loss is accepted (1 `not_found`). 1 waits for its"
+        f"Of 2 recordings expected for {DAY}, 0 are archived and 1 loss is accepted (1 `not_found`: the source "
+        "does not have it). 1 waits for its"
     )
 
 
@@ -563,7 +574,8 @@ def test_command_and_job_write_the_same_lines_and_print_the_verdict_of_each_date
     assert stores.command("1/a", "--by", "compliance", "--json", str(file)) == 0
     printed = capsys.readouterr().out
     assert f"{DAY}  gaps: Of 2 recordings" in printed
-    assert printed.endswith("1 loss was accepted.\n")
+    once = "The table of calls has the new verdicts once you materialize `calls`, or run the dates, again."
+    assert printed.endswith(f"1 loss was accepted.\n{once}\n")
     document = json.loads(file.read_text())
     assert (document["format"], document["refused"]) == ("ringcx-archive/acceptance/1", [])
     assert [(line["recording_id"], line["why"]) for line in document["written"]] == [("1/a", "TICKET-1")]
@@ -662,7 +674,8 @@ def test_status_and_verify_and_the_certificate_say_that_losses_were_accepted(
     assert run("verify", [*around, "--require-complete", "--json", str(file)], stores.client) == 0
     printed, answer = capsys.readouterr().out, json.loads(file.read_text())
     assert "as sealed, with 1 accepted loss\n" in printed
-    assert answer["dates"][0]["accepted_losses"] == 1
+    assert (answer["dates"][0]["accepted_losses"], answer["dates"][0]["lost"]) == (1, 0)
+    assert "the ledger counts 0 lost and 0 pending" in printed
     page = tmp_path / "certificate.html"
     options = ["--html", str(page), "--json", str(file)]
     assert run("certificate", [*around, *options], stores.client, clock=lambda: stores.now) == 0

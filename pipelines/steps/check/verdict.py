@@ -30,7 +30,7 @@ from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import SETTLED, MissingReport, pulls_of, require_rows, unpulled
-from pipelines.wording import number
+from pipelines.wording import number, reason_in_words
 
 # The sensor ticks every minute and runs queue: only after this time does "due" mean that no run is coming.
 OVERDUE_AFTER = timedelta(minutes=15)
@@ -172,7 +172,8 @@ class DateVerdict:
         sentences += problems
         refused = sum(count for reason, count in self.lost.items() if reason.startswith("link_refused:"))
         if refused:
-            sentences.append("Once the settings allow a refused link, the next run of the date fetches it.")
+            setting = "RINGCX_MEDIA_HOSTS (or RINGCX_API_URL)"
+            sentences.append(f"Once {setting} allows a refused link, the next run of the date fetches it.")
         if counts["lost"] > refused:
             sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
         if counts["waiting"]:
@@ -385,5 +386,5 @@ _last_compared: dict[tuple[Bucket, str], tuple[datetime, pa.Table, dict[str, str
 
 
 def _reasons(counts: Counter[str]) -> str:
-    shown = [f"{count:,} `{reason}`" for reason, count in counts.most_common(_REASONS)]
-    return ", ".join([*shown, *(["others"] if len(counts) > _REASONS else [])])
+    shown = [f"{count:,} `{reason}`: {reason_in_words(reason)}" for reason, count in counts.most_common(_REASONS)]
+    return "; ".join([*shown, *(["others"] if len(counts) > _REASONS else [])])
