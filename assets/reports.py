@@ -54,7 +54,7 @@ agent_segment_metadata = _legacy_report(
 )
 global_call_type_detail = _legacy_report(
     "global_call_type_detail",
-    "Global Call Type Detail report: a row for each queue or agent a call reached, with the link to the call's "
+    "Global Call Type Detail report: a row for each queue or agent that a call reached, with the link to the call's "
     "**mono** recording (`recording_url`). New and changed rows are appended to the ledger.",
 )
 
@@ -69,7 +69,7 @@ def interaction_metadata(
     ledger: LedgerStore,
 ) -> dg.MaterializeResult[None]:
     """Interaction metadata of the current API: a row for each segment of a call or message, requested in windows of
-    `RINGCX_METADATA_WINDOW`. If a segment has a recording (`hasRecording`), it is fetched by dialog and segment.
+    `RINGCX_METADATA_WINDOW`. A segment's recording (`hasRecording`) is fetched by dialog and segment.
 
     New and changed rows are appended to the ledger, window by window; a run that continues a killed one does not
     request its finished windows again.

@@ -62,7 +62,7 @@ class Probes:
         return Capabilities(create_only=False, checks_sha256=False)
 
     def remove(self, key: str) -> bool:
-        """Remove an object; return False, and leave it there, if the credentials may not."""
+        """Remove an object; return False, and leave it there, if the credentials do not allow that."""
         try:
             with storage_errors(self._bucket, "s3:DeleteObject", key):
                 self._client.delete_object(Bucket=self._bucket, Key=key)

@@ -98,7 +98,7 @@ def is_amazon(client: S3Client) -> bool:
 def _require_answer(*, amazon: bool) -> Callable[..., None]:
     """Return a handler that raises an error if a proxy answered.
 
-    botocore would take its page for an empty list, a successful put or an object that is not there. A page may have an
+    botocore would take a proxy's page for an empty list, a put that succeeded or a missing object. A page may have an
     `ETag`, but not Amazon's `x-amz-request-id`. Only Amazon's answer to a HEAD that finds nothing can be recognized.
     """
 

@@ -70,7 +70,7 @@ class _Format(NamedTuple):
 
 
 class _Headers(NamedTuple):
-    """What the headers say. The audio begins at `start` and has `declared` bytes; `riff_end` is None if it is open."""
+    """What the headers say. The audio begins at `start` and has `declared` bytes; `riff_end`: None if open."""
 
     order: str
     form: _Format
@@ -243,7 +243,7 @@ def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, o
 def _proof(
     headers: _Headers, data_end: int, riff_end: int | None, missing: int, size: int, *, is_streaming: bool
 ) -> Proof:
-    """Judge the sizes: whether they leave the end open, or audio is missing by them."""
+    """Return what the declared sizes prove: `nothing`, that audio is `cut_off`, or that the file is `whole`."""
     if is_streaming and (riff_end is None or riff_end <= headers.start):
         return "nothing"
     if missing and (data_end <= size or data_end - headers.start >= _STREAMED):

@@ -72,7 +72,7 @@ def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Q
         raise WrongSearch("A field is longer than 200 characters: shorten it.")
     first, last = parse_date(text["from"]), parse_date(text["to"])
     if first is None or last is None:
-        raise WrongSearch("Give both dates, as 2026-11-18.")
+        raise WrongSearch("Give both dates, written like 2026-11-18.")
     if first > last:
         raise WrongSearch("The first date is after the last: give the earlier one first.")
     if first < FIRST_DAY or last > today + timedelta(days=1):

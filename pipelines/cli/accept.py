@@ -33,9 +33,9 @@ FORMAT = "ringcx-archive/acceptance/1"
 @click.argument("recording_ids", nargs=-1)
 @date_option("--date", "day", "Accept the losses of this date, instead of --from and --to.")
 @date_range(required=False)
-@click.option("--reason", default="", help="With dates: the reason for the losses, as `status` shows it.")
-@click.option("--why", required=True, help="The reason: a ticket, without personal data. It is sealed.")
-@click.option("--by", "accepted_by", required=True, help="The accepting person's role, not name. It is sealed.")
+@click.option("--reason", default="", help="With dates: the code of the reason for the losses, as `status` shows it.")
+@click.option("--why", required=True, help="Why it is accepted: a ticket, without personal data. It is sealed.")
+@click.option("--by", "accepted_by", required=True, help="The role of the person who accepts, no name. It is sealed.")
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
 @file_option("what was decided and refused")
 def command(

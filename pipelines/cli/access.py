@@ -1,4 +1,4 @@
-"""`ringcx-archive access`: shows the access log: who searched for, viewed, played, downloaded or exported what."""
+"""`ringcx-archive access`: shows who searched for, viewed, played, downloaded or exported what."""
 
 from dataclasses import asdict
 from datetime import UTC, date, timedelta

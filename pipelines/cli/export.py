@@ -42,9 +42,9 @@ def command(
 ) -> int:
     """Export recordings of calls with a proof of each, as a ZIP that anybody can verify.
 
-    Choose the calls as with `find`. The export is written to the access log first. Exit code 0:
-    everything that was requested is in the package; 1: a recording is not in it, and the package says why, or nothing
-    was found; 3: some of the dates were not searched, or only in part, so calls may be missing from the package.
+    Choose the calls as with `find`. The export is written to the access log first. Exit code 0: everything that was
+    requested is in the package; 1: a recording is not in it, and the package says why, or nothing was found; 3: some of
+    the dates were not searched, or only in part, so calls may be missing from the package.
     """
     why, by = " ".join(why.split()), " ".join(by.split())
     if output is None or not why:

@@ -174,7 +174,7 @@ def require_no_account_elsewhere() -> None:
 
 def stop_like_ctrl_c() -> None:
     """Raise KeyboardInterrupt on SIGTERM too, and when the terminal is closed unless under `nohup`. A command that was
-    started with `&` ignores SIGINT, and so would its child processes: here it counts again.
+    started with `&` ignores SIGINT, and so would its child processes: after this, both obey SIGINT again.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

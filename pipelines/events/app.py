@@ -237,7 +237,7 @@ class GroupCommit:
         self.waiting_bytes = 0
 
     async def store(self, line: Line) -> None:
-        """Return once a line is durable; raise EventsUnavailable if it may not be."""
+        """Return once a line is durable; raise EventsUnavailable if that is uncertain."""
         self._lines.append(line)
         self.waiting_bytes += len(line[1])
         if self._batch is None:

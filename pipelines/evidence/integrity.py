@@ -42,7 +42,7 @@ class SealedRecordings:
         self._sealed = lru_cache(_DATES)(self._read)
 
     def has(self, row: Row) -> bool:
-        """Return whether the latest manifest of the date holds the row's recording; StoreDamaged if it was altered."""
+        """Return whether the date's latest manifest has the row's recording; raise StoreDamaged if it was altered."""
         return _fingerprint(row) in self._latest(row["date"])[1]
 
     def problem(self, row: Row) -> str:

@@ -69,7 +69,7 @@ class LocalFiles:
         return sorted(name for name in names if name.startswith(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the same names with their bytes."""
+        """Return the names that begin with `prefix`, at any depth, with their sizes in bytes."""
         names = self.list(prefix)
         with self._errors("list", prefix):
             return {name: (self.root / name).stat().st_size for name in names}

@@ -130,7 +130,7 @@ def _dates(problems: list[AlertProblem]) -> str:
 
 
 class Destinations:
-    """The addresses of ALERT_URLS, in order; raises SettingsError with the number of one that Apprise does not know."""
+    """The addresses of ALERT_URLS, in order; raises SettingsError with the position of one that Apprise cannot use."""
 
     def __init__(self, urls: SecretStr | None) -> None:
         # Once, and not while a message is sent: several threads tick at once.

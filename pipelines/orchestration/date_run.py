@@ -106,7 +106,9 @@ def _locked(path: Path, day: date, log: Path) -> Iterator[int]:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, logs: Path) -> None:
-    """Record an end for each run whose processes are gone, as after a power cut: it would block its date."""
+    """Record an end for each run that `running` started with a log in this folder if both its processes are gone, as
+    after a power cut: otherwise the run would block its date.
+    """
     for path in (logs / _LOCKS).glob(_ANY_LOCK):
         with suppress(OSError), path.open("r+") as file:  # the lock of a run that goes on is taken
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

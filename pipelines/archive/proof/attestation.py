@@ -3,7 +3,7 @@
 The chain of manifests cannot show that its last link is gone, and a removed ledger part leaves no hole. So each sealing
 of a day also records the name, size and SHA-256 of every manifest and ledger part of that day that no attestation names
 yet, create-only, as canonical JSON under `witnesses/`. An object that an attestation names must still be stored under
-that name, unchanged. One that none names came later, or its attestation was removed. Two may name the same object.
+that name, unchanged. An object that none names came later, or its attestation was removed. Several may name one object.
 """
 
 import json

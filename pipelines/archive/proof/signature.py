@@ -78,7 +78,7 @@ class KmsSigner:
         return key
 
     def sign(self, data: bytes) -> bytes:
-        """Return the signature of at most 4096 bytes."""
+        """Return the signature of `data`, which is at most 4096 bytes long."""
         answer = self._call("sign", Message=data, MessageType="RAW", SigningAlgorithm="ED25519_SHA_512")
         return bytes(answer["Signature"])
 

@@ -1,8 +1,8 @@
 """The Dagster side of alerts: the steps and checks that failed in ended runs, and those that succeed again.
 
-This is a plain sensor and not a `run_failure_sensor`, which is called for each run, so that a backfill that fails
-thirty dates would send thirty messages, and which moves on when the call raises, so that an undelivered message would
-be lost. The state is stored next to the daemon's cursors and not in the sensor's, which is lost when a tick fails.
+This is a plain sensor and not a `run_failure_sensor`: that is called for each run, so a backfill that fails thirty
+dates would send thirty messages; and it moves on when the call raises, so an undelivered message would be lost. The
+state is stored next to the daemon's cursors and not in the sensor's own, which is lost when a tick fails.
 """
 
 import math
@@ -24,8 +24,8 @@ WILL_RETRY_TAG = "dagster/will_retry"
 # Of each kind of end. Dagster gives a tick 60 s and keeps nothing of one that took longer; a run takes 43 ms.
 PAGE = 100
 STEP, RUN, CHECK = "step ", "run ", "check "
-RUN_TODO = "fix the cause named above, then start the run again; recordings already archived are not fetched twice."
-DEFECT_TODO = "keep the run's log and report the error as a defect of RingCX Archive; other dates are not affected."
+RUN_TODO = "fix the cause named above, then start the run again; recordings already archived are not fetched again."
+DEFECT_TODO = "keep the run's log and report the error as a defect in RingCX Archive; other dates are not affected."
 _ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 _RESULTS = {
     dg.DagsterEventType.STEP_FAILURE,

@@ -18,14 +18,14 @@ _NEAR = (-1, 0, 1)
 
 
 def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Start a run for each date that has events for which no run was requested, and no unfinished run."""
+    """Start a run for each date that has no unfinished run, but events for which no run was requested."""
 
     @dg.sensor(
         name="end_call_events_arrived",
         job=ARCHIVE_DAY,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Starts a run for each date with new End Call Events, at most one a minute.",
+        description="Starts a run for each date that has new End Call Events; looks for them once a minute.",
     )
     def tick(
         context: dg.SensorEvaluationContext, environment: EnvironmentParam, source: SourceParam

@@ -29,7 +29,7 @@ _READERS = 8  # more only wait for each other's CPU: at 30 ms a request, a date 
 
 class Cursor(BaseModel):
     """What a tick leaves to the next one. Every part written up to `read_until` has been read, except those of the
-    dates `left`, which are read first: time ran out, or a part is damaged, and nothing is written when it is restored.
+    dates `left`: no time was left for them, or they have a damaged part, and the sensor cannot see that it is restored.
 
     `due`: date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there. 0.1.0 had
     a `read_to`, which is not taken over: its damaged dates were elsewhere.
@@ -49,7 +49,9 @@ def changed_dates(
     seconds: float = TICK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[date, dict[str, str] | LedgerDamaged]]:
-    """Yield what `read` returns, or LedgerDamaged, for each date changed since `cursor`; begin none after `seconds`."""
+    """Yield the result of `read` for each date that changed since `cursor`, and advance the cursor; for a date with
+    a damaged part the error, so that the others are still read. After `seconds`, no further date is begun.
+    """
     end = clock() + seconds
     written = ledger.state_days()
     # A part from a clock ahead of ours must not hide what is written until ours has caught up.

@@ -1,4 +1,4 @@
-"""The identity of rows: the key distinguishes a row from others, the hash shows whether it changed.
+"""The identity of rows: the key distinguishes a row from others, and the hash shows whether it changed.
 
 Keys and hashes are stored for years: a test pins their definition with literals, and no library's own hash is used,
 since a library may change it. The ledger compares pulls.
@@ -66,7 +66,7 @@ def _hashes(names: list[str], rows: pa.Table) -> "pa.Array[Any]":
 
 
 def _netstring(name: str, value: Any) -> list[object]:  # noqa: ANN401 - an array whose kind the stubs do not know
-    """Return the texts to join: name and size of each value, the values, and commas; null where a value is."""
+    """Return the texts to join: name and size of each value, the values, and commas; null where a value is null."""
     sizes = _compute.binary_length(value).dictionary_encode()
     start = f"{len(name.encode())}:{name},".encode()
     starts = pa.array([start + b"%d:" % size for size in sizes.dictionary.to_pylist()], _BYTES).take(sizes.indices)

@@ -28,7 +28,7 @@ def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
     """Read a JSON array of objects in UTF-8 into text columns with canonical names; null and absent are null.
 
     The second spelling of a column (`recordingUrl`, `recording_url`) or of a row's key gets the suffix `_2`. Raises
-    NotWholeError if the body is cut off, has trailing text, is nested too deeply, or has a non-object.
+    NotWholeError if the body is cut off, has trailing text, is nested too deeply, or lists anything but objects.
     """
     try:
         with text_of(body) as file:

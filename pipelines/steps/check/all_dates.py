@@ -148,7 +148,7 @@ def _level(counts: Mapping[str, int]) -> Level:
 
 
 def _sample(pending: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
-    """Name each recording with the first of its problems; of the lost the newest, for which something can be done."""
+    """Name each recording with the first of its problems; of the lost, the newest first: they may still be found."""
     named = [pending[pending[problem]].assign(matter=problem) for problem in _PROBLEMS]
     named.append(lost.sort_values("date", ascending=False, kind="stable").assign(matter="lost"))
     return examples(pd.concat(named).drop_duplicates("recording_id"))

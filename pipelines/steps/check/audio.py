@@ -19,7 +19,7 @@ _COLUMNS = [
 ]
 _FLAGS = {
     "duration_differs": ("differs in length from the report", "differ in length from the report"),
-    "header_only": ("has a header and no audio", "have a header and no audio"),
+    "header_only": ("has a header but no audio", "have a header but no audio"),
     "silent_channel": ("has a silent channel", "have a silent channel"),
     "same_audio": ("has the same audio as another call's recording", "have the same audio as another call's recording"),
 }
@@ -42,7 +42,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
     if len(flagged):
         words = _FLAGS | {flag: (f"has the warning `{flag}`", f"have the warning `{flag}`") for flag in others}
         found = ", ".join(number(counts[flag], *words[flag]) for flag in words if counts[flag])
-        sentence = f"Of the recordings of {day}, {found}. Listen to the samples: they may not contain the call."
+        sentence = f"Of the recordings of {day}, {found}. Listen to the samples: perhaps they do not contain the call."
     else:
         sentence = (
             f"{number(len(held), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "

@@ -237,7 +237,7 @@ def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *
     else:
         sentence = (
             f"{number(counts['calls'], 'connected call')} and {number(counts['agent_legs'], 'agent leg')} of {day}: "
-            "each has the recordings that the account has, and both reports have the same calls."
+            "each has the recordings that its account makes, and both reports have the same calls."
         )
     if counts["accounts_not_compared"]:
         sentence += (

@@ -123,7 +123,7 @@ def report_is_plausible(
         )
     if vanished := counts["rows_vanished"]:
         gone = number(vanished, "row seen before is", "rows seen before are")
-        sentence += f" {gone} no longer in the source; their recordings are kept."
+        sentence += f" {gone} no longer in the source; what was archived is kept."
     return CheckResult(
         level=Level.warning if findings else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
     )

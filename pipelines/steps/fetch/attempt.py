@@ -53,7 +53,7 @@ class RecordingClients:
     segments: MediaClient | None = None
 
     def fetch(self, state: RecordingState, sink: BinaryIO) -> Received:
-        """Write a recording into `sink`; raise the errors of `MediaClient.fetch`, and LinkRefused by the settings."""
+        """Write a recording into `sink`; raise the errors of `MediaClient.fetch`, or LinkRefused for its link."""
         if reason := self.allowed.refusal(state):
             raise LinkRefused(reason)
         segments = self.segments if self.allowed.is_segment(state) else None

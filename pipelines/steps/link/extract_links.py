@@ -69,7 +69,7 @@ def extract_links(
     """Return the recordings that `day`'s rows name. Without `with_links`, the column `link` is left out; without
     `segments`, links of the current API are empty.
 
-    The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept,
+    A run's steps ask for these five times, and parsing 100,000 rows takes seconds: what was extracted last is kept,
     without its links, as long as the date has the same parts, which never change.
     """
     parts = chain.from_iterable(ledger.row_parts(report, day) for report in ROWS)

@@ -139,7 +139,7 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
 
 
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
-    """Yield the line for its own date, and for the recording's if that differs, so that each date has it."""
+    """Yield the line for its own date, and for the recording's if that differs, so that both dates have the line."""
     yield (line := same_recording(name, main, now, run_id))
     if line.date != main.date:
         yield replace(line, date=main.date)

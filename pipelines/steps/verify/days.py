@@ -167,7 +167,7 @@ class _Day:
         return result
 
     def check_next_day(self, day: date, chain: Chain | None, following: Chain | None) -> None:
-        """Verify what the manifests of the next day name of `day`; report on this date."""
+        """Verify what the manifests of the next day say of `day`; report on this date."""
         if chain is not None and following is not None:
             check_next_day(self._archive.bucket, day, chain, following, self.flag)
 

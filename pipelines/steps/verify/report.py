@@ -46,7 +46,7 @@ class DayResult:
     the document: `doubts`) the discrepancies of each kind, `arriving` what a running run may have written; the other
     figures are the manifest's, or else the ledger's. `lost` leaves out accepted losses. `found` is None while it is
     unknown what the date should hold.
-    `accepted_elsewhere`: recording id -> their own date, whose manifest lists the accepted loss.
+    `accepted_elsewhere`: recording id -> its own date, whose manifest lists the accepted loss.
     """
 
     date: str
