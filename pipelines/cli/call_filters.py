@@ -13,14 +13,13 @@ from pipelines.steps.calls.search import Query
 from pipelines.steps.calls.table import STATES
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_DIRECTIONS, _STATES = click.Choice(["inbound", "outbound"]), click.Choice(STATES)
 _FILTERS = (
     date_range(required=False),
     click.option("--number", default="", help="A number of either side, in any format, or a part of one."),
     click.option("--agent", default="", help="An agent's whole id or login, or a part of the name."),
     click.option("--queue", default="", help="The whole id of a queue or campaign, or a part of its name."),
     click.option("--account", default="", help="A sub-account's id."),
-    click.option("--direction", type=_DIRECTIONS, help="The call's direction."),
+    click.option("--direction", type=click.Choice(["inbound", "outbound"]), help="The call's direction."),
     click.option("--shortest", "shortest_s", type=click.FloatRange(min=0), help="At least this many seconds long."),
     click.option("--longest", "longest_s", type=click.FloatRange(min=0), help="At most this many seconds long."),
     click.option("--disposition", default="", help="A part of the disposition."),
@@ -29,7 +28,7 @@ _FILTERS = (
     click.option(
         "--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given several times."
     ),
-    click.option("--state", type=_STATES, help="The recording's state; `none`: the call has no recording."),
+    click.option("--state", type=click.Choice(STATES), help="The recording's state; `none`: a call without one."),
 )
 
 

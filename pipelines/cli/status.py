@@ -59,17 +59,8 @@ def command(dependencies: Dependencies, first: date | None, last: date | None, f
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     next_at = "" if row["next_at"] is None else f"{datetime.fromisoformat(row['next_at']):%Y-%m-%d %H:%M}"
-    cells = (
-        row["verdict"],
-        row["expected"],
-        row["held"],
-        row["waiting"],
-        next_at,
-        row["late"],
-        sum(row["lost"].values()),
-        row["accepted_losses"],
-        row["days_left"],
-    )
+    first = (row[name] for name in ("verdict", "expected", "held", "waiting"))
+    cells = (*first, next_at, row["late"], sum(row["lost"].values()), row["accepted_losses"], row["days_left"])
     return tuple("?" if cell is None else cell for cell in cells)
 
 

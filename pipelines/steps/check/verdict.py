@@ -37,6 +37,7 @@ OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
 _COMPARED_FOR = timedelta(minutes=1)
 _REASONS = 3
+_REFUSED = "Once RINGCX_MEDIA_HOSTS (or RINGCX_API_URL) allows a refused link, the next run of the date fetches it."
 _BATCH = 5_000
 COLUMNS = ["recording_id", "status", "reason", "date", "found_on", "attempts", "next_attempt_at", "first_seen_at"]
 COLUMNS += ["run_id", "written_at"]
@@ -172,8 +173,7 @@ class DateVerdict:
         sentences += problems
         refused = sum(count for reason, count in self.lost.items() if reason.startswith("link_refused:"))
         if refused:
-            setting = "RINGCX_MEDIA_HOSTS (or RINGCX_API_URL)"
-            sentences.append(f"Once {setting} allows a refused link, the next run of the date fetches it.")
+            sentences.append(_REFUSED)
         if counts["lost"] > refused:
             sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
         if counts["waiting"]:

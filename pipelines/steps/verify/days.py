@@ -18,7 +18,7 @@ from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of_folder
-from pipelines.ledger.states import Status
+from pipelines.ledger.states import FINAL, Status
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.seal.seal_day import Stores
@@ -33,7 +33,6 @@ _DAY = timedelta(days=1)
 _DATES = 20  # the recordings of a drill come from so many dates, or from more where these have too few
 _MOST_DATES = 100
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
-_NOT_LOST = (Status.archived, Status.pending)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
 ReportProgress = Callable[[date, int, int], None]
 """A function that takes a date, how many of its recordings were verified, and how many there are."""
@@ -212,6 +211,7 @@ class _Day:
         counts, result = Counter(entry.status for entry in evidence.expected.values()), self.result
         result.objects = len(evidence.objects)
         result.held, result.pending = counts[Status.archived], counts[Status.pending]
+        result.lost = counts.total() - result.held - result.pending
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
         pulls: Pulls = {}
         try:
@@ -234,11 +234,9 @@ class _Day:
         result.verdict, result.reason = found.verdict, found.sentence
         result.found = None if found.verdict is Verdict.unknown else len(evidence.expected)
         result.accepted_losses = len(found.accepted)
-        result.accepted_elsewhere = {
-            key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
-        }
-        final = (key for key, entry in evidence.expected.items() if entry.status not in _NOT_LOST)
-        result.lost = sum(key not in found.accepted for key in final)
+        elsewhere = {key: str(loss.day) for key, loss in found.accepted.items() if loss.day != self.day}
+        result.accepted_elsewhere = elsewhere
+        result.lost -= sum(key in found.accepted and of.status in FINAL for key, of in evidence.expected.items())
         evidence.verdict = None if found.damage else found
         if found.damage and not result.discrepancies:  # another date is damaged: this one's damage is reported above
             self._unreadable(found.damage)
