@@ -80,7 +80,7 @@ class LocalFiles:
         with self._errors("list", prefix):
             _, folders, _ = next(os.walk(folder, onerror=_unless_absent), ("", [], []))
             # A writer that was killed may have left a folder without a file, which S3 would not list.
-            return sorted(name for name in folders if any((folder / name).iterdir()))
+            return sorted(name for name in folders if _holds_something(folder / name))
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; raise FileNotFoundError if there is no such file."""
@@ -212,6 +212,11 @@ def _unless_absent(error: OSError) -> None:
     """Raise errors that `os.walk` would hide; a folder that does not exist yet counts as empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def _holds_something(folder: Path) -> bool:
+    with os.scandir(folder) as entries:  # `iterdir` would read all names first
+        return any(entries)
 
 
 def date_of_folder(folder: str) -> date | None:

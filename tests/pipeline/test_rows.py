@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
+from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
@@ -23,6 +24,7 @@ from pipelines.ringcx.reports.columns import (
     GLOBAL,
     INTERACTIONS,
     LINK_COLUMN,
+    REPORTS,
     UII_COLUMN,
     ReportName,
 )
@@ -68,6 +70,21 @@ class Book:
 
     def register(self, day: date = DAY, first: date = FIRST, zone: str = "UTC") -> LinksFound:
         return register_links(self.ledger, day, calendar(zone, first), allowed=ALLOWED, now=NOW, run_id="r")
+
+    def pull(self, report: ReportName, day: date) -> None:
+        times = dict.fromkeys(("period_start", "period_end", "pulled_at"), NOW)
+        counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
+        names = {"report": report, "account_id": "1", "run_id": "r", "sha256": ""}
+        self.ledger.append_pull(PullRecord(day=day, **names, **times, **counts))
+
+    def know(self, *days: date) -> None:
+        """Append a recording of each day."""
+        times = dict.fromkeys(("next_attempt_at", "written_at", "first_seen_at"), NOW)
+        names = {"account_id": "1", "uii": "", "layout": "mono", "source": GLOBAL, "link": "", "run_id": "r"}
+        self.ledger.append_states(
+            RecordingState(recording_id=f"{day}", date=day, found_on=day, status=Status.pending, **names, **times)
+            for day in days
+        )
 
     def states(self) -> list[RecordingState]:
         return [state for state in self.ledger.states(self.ledger.state_days()).values() if state.same_as is None]
@@ -116,6 +133,46 @@ class TestDates:
             assert days() == {DAY}
         book.add(GLOBAL, a_row(GLOBAL, "2026-11-18T00:30:00Z", uii="after-midnight"))
         assert days() == {DAY, DAY + timedelta(days=1)}
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        seconds=st.lists(st.sampled_from([-86_395, -5, 5, 43_200, 86_395, 86_405, 172_795]), max_size=3),
+        pulled=st.sets(st.tuples(st.sampled_from(REPORTS), st.integers(-3, 3)), max_size=6),
+        known=st.sets(st.integers(-3, 3)),
+    )
+    def test_linked_days_are_those_of_the_rows_and_their_neighbours_that_hold_recordings_and_were_never_pulled(
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        seconds: list[int],
+        pulled: set[tuple[ReportName, int]],
+        known: set[int],
+    ) -> None:
+        book, one_day = Book(tmp_path_factory.mktemp("ledger")), timedelta(days=1)
+        starts = [datetime(2026, 11, 17, tzinfo=UTC) + timedelta(seconds=after) for after in seconds]
+        book.add(GLOBAL, *(a_row(GLOBAL, start.isoformat(), uii=f"u{n}") for n, start in enumerate(starts)))
+        for report, days_after in pulled:
+            book.pull(report, DAY + days_after * one_day)
+        book.know(*(DAY + days_after * one_day for days_after in known))
+
+        of_rows = {DAY, *((start + timedelta(seconds=within)).date() for start in starts for within in (-10, 0, 10))}
+        never_pulled = {DAY + n * one_day for n in known - {days_after for _, days_after in pulled}}
+        expected = of_rows | {day for day in never_pulled if of_rows & {day - one_day, day + one_day}}
+        assert linked_days(book.ledger, DAY, calendar()) == expected
+
+    def test_linked_days_lists_the_pulled_dates_only_as_long_as_a_neighbour_may_be_one_that_was_never_pulled(
+        self, book: Book, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        listed: list[str] = []
+        folders = LocalFiles.folders
+        monkeypatch.setattr(LocalFiles, "folders", lambda self, prefix: listed.append(prefix) or folders(self, prefix))
+        book.add(GLOBAL, GOOD[GLOBAL])
+        book.know(DAY)
+        linked_days(book.ledger, DAY, calendar())
+        assert listed == ["recording_states/"]
+        book.know(DAY - timedelta(days=1))
+        book.pull(AGENT, DAY - timedelta(days=1))
+        linked_days(book.ledger, DAY, calendar())
+        assert listed[1:] == ["recording_states/", f"report_pulls/report={AGENT}/"]
 
     @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Europe/Berlin", "Pacific/Kiritimati"])
     @pytest.mark.parametrize("start", ODD_STARTS)

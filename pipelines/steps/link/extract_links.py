@@ -124,8 +124,11 @@ def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
         if line["started_at_min"]:
             days.add(local_day(line["started_at_min"] - WITHIN[-1], calendar.zone))
             days.add(local_day(line["started_at_max"] + WITHIN[-1], calendar.zone))
-    never_pulled = near(days).difference(days, *(ledger.days("report_pulls", report) for report in REPORTS))
-    return days | never_pulled.intersection(ledger.days("recording_states"))
+    neighbours = (near(days) - days).intersection(ledger.days("recording_states"))
+    for report in REPORTS:
+        if neighbours:  # each report is a listing, and usually there are none, or the first report leaves none
+            neighbours.difference_update(ledger.days("report_pulls", report))
+    return days | neighbours
 
 
 def shared_ids(links: ExtractedLinks, known: pa.Table) -> list[str]:
