@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
@@ -10,24 +11,24 @@ from pipelines.archive.proof.signature import KmsSigner, Signer, Verifier, local
 from pipelines.aws import S3Client, split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.store import Ledger
-from pipelines.settings import StorageSettings, VerifySettings
-from pipelines.steps.verify.days import Archive
+from pipelines.settings import StorageSettings
+
+
+class OpenStores(NamedTuple):
+    """The bucket and the ledger of an archive."""
+
+    bucket: Bucket
+    ledger: Ledger
 
 
 def open_stores(
     settings: StorageSettings, s3: S3Client | None, clock: Callable[[], datetime], *, max_connections: int = 16
-) -> tuple[Bucket, Ledger]:
+) -> OpenStores:
     """Return the bucket and the ledger; make an S3 client if `s3` is None."""
     client = s3 or make_s3_client(max_connections=max_connections, options=settings.s3_options)
     name, prefix = settings.archive_bucket, settings.archive_prefix
     bucket = Bucket(client, name, prefix, storage_class=settings.archive_storage_class)
-    return bucket, Ledger(ledger_files(settings, client), clock=clock)
-
-
-def open_archive(settings: VerifySettings, s3: S3Client | None, clock: Callable[[], datetime]) -> Archive:
-    """Return the archive to verify; raise StorageRefused or KeyUnusable if it cannot be opened."""
-    stores = open_stores(settings, s3, clock, max_connections=2 * settings.archive_concurrency)
-    return Archive(*stores, settings, verifier(settings), clock)
+    return OpenStores(bucket, Ledger(ledger_files(settings, client), clock=clock))
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines import __version__, storage
+from pipelines import __version__
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
     Dependencies,
@@ -22,6 +22,7 @@ from pipelines.cli.options import (
     whole_file,
     write_json,
 )
+from pipelines.cli.verify import open_archive
 from pipelines.ledger.states import Status
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
@@ -51,7 +52,7 @@ def command(
         raise click.UsageError("Give --html FILE, --json FILE or both")
     settings, now = load(VerifySettings), dependencies.clock()
     check_range(*given, local_day(now, settings.zone))
-    archive = storage.open_archive(settings, dependencies.s3, dependencies.clock)
+    archive = open_archive(settings, dependencies)
     dates = []
     for certificate in certify(archive, *given):
         dates.append(certificate)

@@ -110,8 +110,8 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
 
 def _verdict(environment: Environment, day: date) -> dict[str, Any]:
     try:
-        stores = environment.stores
-        return next(status(stores.ledger, stores.bucket, stores.settings, day, day, now=environment.clock()))
+        bucket, ledger = environment.stores
+        return next(status(ledger, bucket, environment.settings, day, day, now=environment.clock()))
     except ExpectedError as error:  # does not keep the other dates from being archived
         return {"verdict": Verdict.unknown, "sentence": f"It is unknown what {day} holds: {error}"}
 

@@ -11,7 +11,6 @@ from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.aws import S3Client
 from pipelines.calendar import utc_now
 from pipelines.settings import Settings, load
-from pipelines.steps.seal.seal_day import Stores
 
 
 @lru_cache(maxsize=2)
@@ -46,6 +45,6 @@ class Environment:
         return _client_of_process(connections, self.settings.s3_options, hour)
 
     @cached_property
-    def stores(self) -> Stores:
+    def stores(self) -> storage.OpenStores:
         """The bucket, which keeps the server capabilities that it detects, and the ledger, which keeps what it read."""
-        return Stores(*storage.open_stores(self.settings, self.s3, self.clock), self.settings)
+        return storage.open_stores(self.settings, self.s3, self.clock)

@@ -32,6 +32,12 @@ def test_the_help_names_every_subcommand_and_the_exit_codes_and_loads_nothing_he
     assert not [name for name in ("boto3", "dagster", "httpx", "pandas", "pyarrow") if f"'{name}'" in loaded]
 
 
+def test_the_subcommands_that_judge_no_date_start_without_pandas() -> None:
+    code = "import sys; from pipelines.cli import access, browse, export, find, ui; print('pandas' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown == "False\n"
+
+
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_each_subcommand_has_a_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, ["--help"]) == 0
