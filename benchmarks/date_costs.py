@@ -117,7 +117,7 @@ def main() -> int:
         cpu = (many_cpu - few_cpu) / (many - few)
         row(f"{run}, 1000 recordings", {kind: round(1000 * slope[kind]) for kind in KINDS}, 1000 * cpu)
         rest = {kind: round(few_requests[kind] - few * slope[kind]) for kind in KINDS}
-        row(f"{run}, a date besides", rest, few_cpu - few * cpu)
+        row(f"{run}, one more date", rest, few_cpu - few * cpu)
     print(f"\n{'bytes next to the audio':<30}{'a recording':>12}{'a date':>10}")
     for name, size in sorted(sizes.items()):
         print(f"{name:<30}{size[0]:>12.0f}{size[1]:>10.0f}")

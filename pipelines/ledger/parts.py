@@ -30,10 +30,10 @@ class LedgerParts:
 
     files: Files
 
-    def names(self, day: date) -> dict[str, list[str]]:
-        """Return the names of a date's parts, by kind, sorted: two listings per report, one for each other kind."""
+    def names(self, day: date, kinds: Iterable[str] = tuple(SCHEMAS)) -> dict[str, list[str]]:
+        """Return the names of a date's parts, by kind, sorted. Each folder is listed once."""
         found = {}
-        for kind in SCHEMAS:
+        for kind in kinds:
             reports = [f"{report}/" for report in self.files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
             folders = [f"{kind}/{report}date={day.isoformat()}/" for report in reports]
             found[kind] = part_names(self.files, folders)

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from pipelines.ledger.files import LocalFiles
 from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, UII_COLUMN, ReportName
 from pipelines.settings import VerifySettings
 from pipelines.steps.calls.table import calls_of, write_calls
@@ -150,6 +151,20 @@ def test_every_call_of_the_rows_pulled_is_in_exactly_one_dates_table(
     named = {uii.lower() for _, _, uii in rows if uii}
     assert Counter(uii for uii in found if not uii.startswith("row-")) == Counter(named)
     assert any(uii.startswith("row-") for uii in found) == any(not uii for _, _, uii in rows)
+
+
+def test_a_stored_table_is_compared_with_states_and_rows_and_no_other_part_is_listed(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, listed, list_files = a_bucket(), set[str](), LocalFiles.list
+    book.add(GLOBAL, a_row(GLOBAL, "2026-11-17 10:00:00", uii="u1"))
+    book.register()
+    write_calls(book.ledger, bucket, DAY, settings=options())
+    monkeypatch.setattr(
+        LocalFiles, "list", lambda self, prefix: listed.add(prefix.split("/")[0]) or list_files(self, prefix)
+    )
+    assert write_calls(book.ledger, bucket, DAY, settings=options()).unchanged
+    assert listed == {"recording_states", "report_rows"}
 
 
 def test_a_table_is_made_again_when_a_date_far_away_says_something_else_of_its_recordings(

@@ -225,8 +225,8 @@ def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: VerifySettings)
     distant = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
     content = (
         _VERSION,
-        [names[kind] for names in map(ledger.parts.names, sorted(near({day}))) for kind in _READ],
-        [(str(other), ledger.parts.names(other)["report_rows"]) for other in distant],
+        [names for near_day in sorted(near({day})) for names in ledger.parts.names(near_day, _READ).values()],
+        [(str(other), *ledger.parts.names(other, ["report_rows"]).values()) for other in distant],
         manifests[-1:],
         (settings.archive_timezone, str(settings.archive_start_date), settings.archive_phone_region),
     )
