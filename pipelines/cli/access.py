@@ -73,18 +73,6 @@ def _line(entry: Access) -> str:
     what = entry.recording_id or entry.uii
     seconds = "" if entry.from_s is None else f"{entry.from_s:.0f}-{entry.to_s:.0f} s"
     details = " ".join(f"{name}={value}" for name, value in entry.details.items())
-    parts = (
-        f"{entry.at:%Y-%m-%d %H:%M:%S}",
-        entry.user,
-        entry.address,
-        entry.action,
-        what,
-        seconds,
-        details,
-        entry.why,
-    )
-    return "  ".join(_printable(part) for part in parts if part)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "�" for character in text)
+    at = f"{entry.at:%Y-%m-%d %H:%M:%S}"
+    parts = (at, entry.user, entry.address, entry.action, what, seconds, details, entry.why)
+    return "".join(character if character.isprintable() else "�" for character in "  ".join(filter(None, parts)))
