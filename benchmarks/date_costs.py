@@ -2,7 +2,8 @@
 
 One date of few calls and one of many are archived, and archived again, through Dagster into a moto S3, which honours
 create-only puts as Amazon does; the requests are those that the server counts. The difference of the two dates is what
-a recording costs, the rest what a date costs. The recordings are small (16 to 32 KB): larger ones cost more CPU.
+a recording costs, the rest what a date costs. A date between two archived ones costs more, since its run may change
+theirs. The recordings are small (16 to 32 KB): larger ones cost more CPU.
 """
 
 import os
@@ -71,8 +72,10 @@ def archive(day: date) -> float:
     return time.process_time() - started
 
 
-def measure(calls: int, log: Path, folder: Path) -> tuple[int, Runs]:
-    """Return the recordings of a date with that many calls, and what its first and second run cost."""
+def measure(calls: int, log: Path, folder: Path, *, prefix: str = "", between: bool = False) -> tuple[int, Runs]:
+    """Return the recordings of a date with that many calls, and what its first and second run cost; `between`: with the
+    dates before and after it archived.
+    """
     config = SandboxConfig(
         calls_per_day=(calls, calls),
         talk_seconds=(1, 2),
@@ -82,7 +85,11 @@ def measure(calls: int, log: Path, folder: Path) -> tuple[int, Runs]:
     day = datetime.now(UTC).date() - timedelta(days=3)
     with RunningSandbox(config, own_process=True) as source:
         os.environ.update(source.environment())
-        os.environ |= {"ARCHIVE_PREFIX": f"calls-{calls}/", "DATA_DIR": str(folder), "ARCHIVE_START_DATE": f"{day}"}
+        neighbours = [day - timedelta(days=1), day + timedelta(days=1)] if between else []
+        os.environ |= {"ARCHIVE_PREFIX": prefix or f"calls-{calls}/", "DATA_DIR": str(folder)}
+        os.environ["ARCHIVE_START_DATE"] = f"{min([day, *neighbours])}"
+        for neighbour in neighbours:
+            archive(neighbour)
         _, at = counted(log, 0)
         first_cpu = archive(day)
         first, at = counted(log, at)
@@ -107,6 +114,7 @@ def main() -> int:
         measure(2, folder / "log", folder)  # what is done once a process, not once a date
         few, few_runs = measure(20, folder / "log", folder)
         many, many_runs = measure(120, folder / "log", folder)
+        between, between_runs = measure(20, folder / "log", folder, prefix="between/", between=True)
         sizes = beside(many, few)
     print(f"\n{'requests':<30}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'CPU s':>8}")
     for which, run in enumerate(("first run", "second run")):
@@ -116,8 +124,12 @@ def main() -> int:
         slope = {kind: (many_requests[kind] - few_requests[kind]) / (many - few) for kind in KINDS}
         cpu = (many_cpu - few_cpu) / (many - few)
         row(f"{run}, 1000 recordings", {kind: round(1000 * slope[kind]) for kind in KINDS}, 1000 * cpu)
-        rest = {kind: round(few_requests[kind] - few * slope[kind]) for kind in KINDS}
-        row(f"{run}, one more date", rest, few_cpu - few * cpu)
+        for label, recordings, (requests, seconds) in (
+            ("one more date", few, few_runs[which]),
+            ("between two others", between, between_runs[which]),
+        ):
+            rest = {kind: round(requests[kind] - recordings * slope[kind]) for kind in KINDS}
+            row(f"{run}, {label}", rest, seconds - recordings * cpu)
     print(f"\n{'bytes next to the audio':<30}{'a recording':>12}{'a date':>10}")
     for name, size in sorted(sizes.items()):
         print(f"{name:<30}{size[0]:>12.0f}{size[1]:>10.0f}")
