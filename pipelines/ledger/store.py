@@ -86,10 +86,6 @@ class Ledger:
         for table in self._parts([_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
             yield _select(table, columns)
 
-    def row_parts(self, report: str, day: date) -> list[str]:
-        """Return the names of the parts that hold a date's rows. While the names stay the same, so do the rows."""
-        return part_names(self._files, [_folder("report_rows", day, report)])
-
     def append_pull(self, pull: PullRecord) -> None:
         """Append the record of one pull, whatever it returned."""
         self._append(_folder("report_pulls", pull.day, pull.report), table_of(PullRecord, [pull]))

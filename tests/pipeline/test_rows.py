@@ -168,11 +168,11 @@ class TestDates:
         book.add(GLOBAL, GOOD[GLOBAL])
         book.know(DAY)
         linked_days(book.ledger, DAY, calendar())
-        assert listed == ["recording_states/"]
+        assert listed == ["report_rows/", "recording_states/"]
         book.know(DAY - timedelta(days=1))
         book.pull(AGENT, DAY - timedelta(days=1))
         linked_days(book.ledger, DAY, calendar())
-        assert listed[1:] == ["recording_states/", f"report_pulls/report={AGENT}/"]
+        assert listed[2:] == ["report_rows/", "recording_states/", f"report_pulls/report={AGENT}/"]
 
     @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Europe/Berlin", "Pacific/Kiritimati"])
     @pytest.mark.parametrize("start", ODD_STARTS)

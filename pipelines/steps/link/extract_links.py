@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -72,7 +71,7 @@ def extract_links(
     A run's steps ask for these five times, and parsing 100,000 rows takes seconds: what was extracted last is kept,
     without its links, as long as the date has the same parts, which never change.
     """
-    parts = chain.from_iterable(ledger.row_parts(report, day) for report in ROWS)
+    (parts,) = ledger.parts.names(day, ["report_rows"]).values()
     key = ledger, day, calendar.zone, calendar.archive_start_date, *parts
     if (last := _last_ids.get(key)) is not None and not with_links:  # read once: other threads replace it
         return last
