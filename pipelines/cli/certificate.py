@@ -22,11 +22,11 @@ from pipelines.cli.options import (
     whole_file,
     write_json,
 )
-from pipelines.cli.verify import open_archive
 from pipelines.ledger.states import Status
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
 from pipelines.steps.verify.certificate import FORMAT, certify
+from pipelines.steps.verify.days import open_archive
 from pipelines.steps.verify.objects import find_strays
 from pipelines.wording import reason_in_words
 
@@ -52,7 +52,7 @@ def command(
         raise click.UsageError("Give --html FILE, --json FILE or both")
     settings, now = load(VerifySettings), dependencies.clock()
     check_range(*given, local_day(now, settings.zone))
-    archive = open_archive(settings, dependencies)
+    archive = open_archive(settings, dependencies.s3, dependencies.clock)
     dates = []
     for certificate in certify(archive, *given):
         dates.append(certificate)

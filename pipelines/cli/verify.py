@@ -8,12 +8,11 @@ from pathlib import Path
 
 import click
 
-from pipelines import storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import Dependencies, check_range, date_range, file_option, subcommand, write_json
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
-from pipelines.steps.verify.days import Archive, verify_days
+from pipelines.steps.verify.days import open_archive, verify_days
 from pipelines.steps.verify.objects import Sampling, find_strays
 from pipelines.steps.verify.report import DayResult, Discrepancy, Verification
 from pipelines.wording import number
@@ -90,7 +89,7 @@ def command(
     settings = load(VerifySettings)
     check_range(first, last, local_day(dependencies.clock(), settings.zone))
     sampling = Sampling(share=_share(read_data), seed=seed or secrets.token_hex(8))
-    archive = open_archive(settings, dependencies)
+    archive = open_archive(settings, dependencies.s3, dependencies.clock)
     screen = Screen()
     report = Verification(
         {
@@ -127,13 +126,6 @@ def command(
     if require_complete and not total["strays"]:
         return EXIT_CODES[worst(day.verdict for day in report.dates)]
     return 1 if total["doubts"] else 0
-
-
-def open_archive(settings: VerifySettings, dependencies: Dependencies) -> Archive:
-    """Return the archive to verify; raise StorageRefused or KeyUnusable if it cannot be opened."""
-    connections = 2 * settings.archive_concurrency
-    stores = storage.open_stores(settings, dependencies.s3, dependencies.clock, max_connections=connections)
-    return Archive(*stores, settings, storage.verifier(settings), dependencies.clock)
 
 
 def _share(text: str | None) -> float:

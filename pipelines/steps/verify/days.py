@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 
+from pipelines import storage
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
@@ -17,8 +18,10 @@ from pipelines.archive.proof.attestation import MANIFESTS
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
+from pipelines.aws import S3Client
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of_folder
 from pipelines.ledger.states import FINAL, Status
+from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.seal.seal_day import Stores
@@ -47,6 +50,12 @@ class Archive(Stores):
 
     verifier: Verifier | None
     clock: Callable[[], datetime]
+
+
+def open_archive(settings: VerifySettings, s3: S3Client | None, clock: Callable[[], datetime]) -> Archive:
+    """Return the archive that the settings name; raise StorageRefused or KeyUnusable if it cannot be opened."""
+    stores = storage.open_stores(settings, s3, clock, max_connections=2 * settings.archive_concurrency)
+    return Archive(*stores, settings, storage.verifier(settings), clock)
 
 
 def verify_days(
