@@ -18,6 +18,7 @@ from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.ringcx.limits.store import LimiterBroken
 from sandbox.postgres import USER, LocalPostgres
+from tests.ringcx.conftest import PATIENCE_S, permits_given
 
 ONE_A_MINUTE = [Rate(1, 60)]
 TABLES = ("ringcx_limit_permits", "ringcx_limit_states")
@@ -33,16 +34,16 @@ def own_server() -> Iterator[LocalPostgres]:
 def test_hosts_whose_clocks_differ_share_the_databases_clock(
     database: str, monkeypatch: pytest.MonkeyPatch, open_limiter: Callable[..., RateLimiter]
 ) -> None:
-    open_limiter(database, margin_s=0).acquire("reports", "1", [Rate(1, 3)])
-    started = time.monotonic()
+    open_limiter(database, margin_s=0).acquire("reports", "1", [Rate(1, 2)])
     for wrong in (-86_400, 86_400):
         with monkeypatch.context() as patch:
             now = time.time()
             patch.setattr(time, "time", lambda now=now, wrong=wrong: now + wrong)
             other = open_limiter(database, margin_s=0)
-            assert other.acquire("reports", "1", [Rate(1, 3)]) == pytest.approx(3, abs=1.5)
+            assert other.acquire("reports", "1", [Rate(1, 2)]) < PATIENCE_S
             other.close()
-    assert time.monotonic() - started >= 5.9
+    first, second, third = permits_given(database)
+    assert min(second - first, third - second) >= 2
 
 
 def test_processes_that_start_together_all_find_or_make_the_tables(database: str) -> None:
@@ -96,10 +97,8 @@ def test_accounts_wait_for_each_others_locks_not_at_all(database: str) -> None:
     limiter.acquire("reports", "1", [Rate(5, 60)])
     with psycopg.connect(database) as stuck:
         stuck.execute("SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/reports/1', 0))")
-        started = time.monotonic()
         limiter.acquire("reports", "2", [Rate(5, 60)])
-        limiter.acquire("media", "1", [Rate(5, 60)])
-        assert time.monotonic() - started < 5
+        limiter.acquire("media", "1", [Rate(5, 60)])  # or this would end in an error, as the lock is never released
     limiter.close()
 
 
@@ -114,9 +113,8 @@ def test_a_database_that_comes_back_within_a_minute_is_waited_for_and_has_forgot
     started = time.monotonic()
     limiter.acquire("reports", "1", [Rate(1, 3)])
     assert time.monotonic() - started > 1
-    with psycopg.connect(own_server.url()) as connection:
-        (first, second) = connection.execute("SELECT at FROM ringcx_limit_permits ORDER BY at").fetchall()
-    assert second[0] - first[0] >= 3
+    first, second = permits_given(own_server.url())
+    assert second - first >= 3
     limiter.close()
 
 
@@ -162,16 +160,19 @@ def test_a_database_that_stays_away_ends_in_a_sentence_after_a_minute_of_tries(o
         limiter.hold_off("reports", "1", 10)
 
 
-def test_a_stop_ends_the_waiting_for_a_lost_database_at_once(own_server: LocalPostgres) -> None:
+def test_a_stop_ends_the_waiting_for_a_lost_database_at_once(
+    own_server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ringcx.limits.limiter._RECONNECT_AFTER_S", (600.0,))
     limiter = RateLimiter(own_server.url())
     limiter.acquire("reports", "1", [Rate(5, 60)])
     own_server.stop()
     stop = threading.Event()
-    threading.Timer(1.5, stop.set).start()
+    threading.Timer(0.5, stop.set).start()
     started = time.monotonic()
     with pytest.raises(Stopped):
         limiter.acquire("reports", "1", [Rate(5, 60)], stop=stop)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_a_wrong_password_or_database_is_told_at_once_and_shows_no_password(postgres_server: LocalPostgres) -> None:

@@ -17,6 +17,7 @@ from pipelines.orchestration import priority
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 from pipelines.settings import Calendar
+from tests.ringcx.conftest import PATIENCE_S, free_next_permit, order_of_permits, wait_for_queue
 
 TODAY = date(2026, 11, 24)
 CALENDAR = Calendar(archive_look_back_days=3)
@@ -28,10 +29,7 @@ BACKFILL = """
 import sys, threading, time
 from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 where, rates, one_priority, permits = sys.argv[1], parse_rates(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-def sleep(seconds):
-    print("waiting\\n", end="", flush=True)
-    time.sleep(seconds)
-limiter = RateLimiter(where, sleep=sleep, margin_s=0)
+limiter = RateLimiter(where, sleep=lambda seconds: time.sleep(min(seconds, 0.5)), margin_s=0)
 def work():
     for _ in range(permits):
         limiter.acquire("media", "1", rates, priority=one_priority)
@@ -45,55 +43,10 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 def test_yesterday_goes_before_a_whole_backfill_that_waits_already_and_among_old_dates_the_oldest_first(
     where: Path | str,
 ) -> None:
-    rates = parse_rates("1/600")
-    gate = RateLimiter(where)
-    gate.hold_off("media", "1", 3_600)  # nobody gets a permit until all are in the queue, however slow the machine is
-    order: list[date] = []
-    stop, waiting, granted = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
-
-    def run(day: date) -> None:
-        def sleep(seconds: float) -> None:
-            waiting.release()
-            time.sleep(min(seconds, 0.1))
-
-        limiter = RateLimiter(where, sleep=sleep, margin_s=0)
-        of_day = priority.of_requests(day, TODAY, CALENDAR)
-        limiter.acquire("media", "1", rates, priority=of_day, stop=stop)
-        order.append(day)
-        granted.release()
-        limiter.close()
-
     recent = [TODAY - timedelta(days=back) for back in (4, 1, 0, 2)]
-    threads = []
-    for day in [*OLD_DATES, *recent]:
-        threads.append(threading.Thread(target=run, args=(day,)))
-        threads[-1].start()
-        assert waiting.acquire(timeout=10)
-    for _ in threads:
-        _free_one(where)
-        assert granted.acquire(timeout=30)
-    for thread in threads:
-        thread.join(30)
-    gate.close()
-    assert order == [*sorted(recent, reverse=True), *sorted(OLD_DATES)]
-
-
-def _free_one(where: Path | str) -> None:
-    """What no caller can do: take back the source's silence and the permit given last, so that the next is due now."""
-    if isinstance(where, Path):
-        import sqlite3
-
-        with sqlite3.connect(where) as connection:
-            connection.execute("UPDATE states SET held_until = 0")
-            connection.execute("DELETE FROM permits")
-        connection.close()
-    else:
-        import psycopg
-
-        with psycopg.connect(where) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/media/1', 0))")
-            connection.execute("UPDATE ringcx_limit_states SET held_until = 0")
-            connection.execute("DELETE FROM ringcx_limit_permits")
+    asked = [*OLD_DATES, *recent]
+    order = order_of_permits(where, [priority.of_requests(day, TODAY, CALENDAR) for day in asked])
+    assert [asked[position] for position in order] == [*sorted(recent, reverse=True), *sorted(OLD_DATES)]
 
 
 @pytest.mark.slow
@@ -104,43 +57,38 @@ def test_a_backfill_of_many_processes_and_threads_lets_yesterday_have_every_next
 
 
 def let_yesterday_have_every_next_permit(where: Path | str) -> None:
-    rate_s = 0.5
-    rates = parse_rates(f"1/{rate_s}")
+    rates = "1/0.5"
     limiter = RateLimiter(where, margin_s=0)
-    limiter.acquire("media", "1", rates)
-    old = [priority.of_requests(day, TODAY, CALENDAR) for day in OLD_DATES[:2]]
+    limiter.hold_off("media", "1", 300)
     backfill = [
         subprocess.Popen(
-            [sys.executable, "-c", BACKFILL, str(where), f"1/{rate_s}", str(priority), "2"],
+            [sys.executable, "-c", BACKFILL, str(where), rates, str(priority.of_requests(day, TODAY, CALENDAR)), "2"],
             stdout=subprocess.PIPE,
             text=True,
         )
-        for priority in old
+        for day in OLD_DATES[:2]
     ]
-    for process in backfill:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip(), "its threads do not ask"
-    time.sleep(1.0)
-    mine: list[float] = []
-    asked = time.time()
+    wait_for_queue(limiter, 2 * 4)
+    free_next_permit(where)
+    mine: list[tuple[float, float]] = []
     for _ in range(5):
-        limiter.acquire("media", "1", rates, priority=YESTERDAY)
-        mine.append(time.time())
+        asked = time.time()
+        limiter.acquire("media", "1", parse_rates(rates), priority=YESTERDAY)
+        mine.append((asked, time.time()))
     limiter.close()
-    others: list[list[float]] = []
+    others: list[float] = []
     for process in backfill:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
-        others.append([float(line) for line in out.split() if line != "waiting"])
-    # One permit may have been on its way to the backfill when ours was asked for.
-    assert sum(asked < at < mine[-1] for times in others for at in times) <= 1
-    assert mine[0] - asked < 2 * rate_s + 0.5
-    assert sum(map(len, others)) >= 2 * 4 * 2 - 2, "the backfill did not go on"
+        others += map(float, out.split())
+    for asked, permitted in mine:  # when one asks, a permit may be on its way to the backfill
+        assert sum(asked < at < permitted for at in others) <= 1
+    assert len(others) == 2 * 4 * 2, "the backfill did not go on"
 
 
 def test_a_client_asks_for_all_its_permits_with_its_priority_log_ins_too(where: Path | str) -> None:
-    limiter = RateLimiter(where, margin_s=0)
-    limiter.hold_off("auth", "", 1)
+    limiter = RateLimiter(where, sleep=lambda seconds: time.sleep(min(seconds, 0.05)), margin_s=0)
+    limiter.hold_off("auth", "", 300)
     granted: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -159,7 +107,9 @@ def test_a_client_asks_for_all_its_permits_with_its_priority_log_ins_too(where: 
     threads = [threading.Thread(target=log_in, args=(priority,)) for priority in (5_000, 1, 3_000)]
     for thread in threads:
         thread.start()
+    wait_for_queue(limiter, len(threads))
+    free_next_permit(where)
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     limiter.close()
     assert granted == [1, 3_000, 5_000]

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter, parse_rates
+from tests.ringcx.conftest import PATIENCE_S, permits_given
 
 DOCUMENTED = parse_rates("120/60")
 
@@ -185,17 +186,14 @@ def test_no_window_holds_too_many_and_nobody_less_urgent_goes_first_whatever_arr
 REAL = """
 import sys, threading, time
 from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
-where, account, rates = sys.argv[1], sys.argv[2], parse_rates(sys.argv[3])
-seconds = float(sys.argv[4])
+where, account, rates, seconds = sys.argv[1], sys.argv[2], parse_rates(sys.argv[3]), float(sys.argv[4])
 limiter = RateLimiter(where, margin_s=0.3)
 print("ready", flush=True)
 start = float(sys.stdin.readline())
-stop = threading.Event()
 def work():
     time.sleep(max(0, start - time.time()))
     while time.time() < start + seconds:
         limiter.acquire("media", account, rates)
-        print(repr(time.time()) + "\\n", end="", flush=True)
 threads = [threading.Thread(target=work) for _ in range(4)]
 [t.start() for t in threads]
 [t.join() for t in threads]
@@ -211,31 +209,39 @@ def test_a_limit_is_used_to_the_full_in_real_time_as_well_by_one_and_by_four_pro
 
 def use_to_the_full(where: Path | str) -> None:
     # A tenth of 120/60 and less time, so that it is short. The three minutes at full length are benchmarks/limits.py's.
-    running = {
-        account: [
-            subprocess.Popen(
-                [sys.executable, "-c", REAL, str(where), account, "12/4", "14"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(processes)
-        ]
-        for account, processes in (("of-one", 1), ("of-four", 4))
-    }
-    for process in (started := [process for processes in running.values() for process in processes]):
+    for attempt in range(3):  # a busy machine may keep a process from asking in time, but not three times
+        processes_of = {f"one-{attempt}": 1, f"four-{attempt}": 4}
+        ask_for_14_seconds(where, processes_of, "12/4")
+        used = []
+        for account in processes_of:
+            permits = permits_given(where, account)
+            assert min(spans(permits, 12)) >= 4
+            used.append(sum(at < permits[0] + 14 for at in permits) / 42)
+        if min(used) >= 0.98:
+            return
+    raise AssertionError(f"of the limit, one and four processes used {used}")
+
+
+def ask_for_14_seconds(where: Path | str, processes_of: dict[str, int], rates: str) -> None:
+    """Let so many processes of each account ask for permits without a pause, and begin together."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", REAL, str(where), account, rates, "14"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for account, processes in processes_of.items()
+        for _ in range(processes)
+    ]
+    for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     start = time.time() + 0.5
-    for process in started:
+    for process in running:
         assert process.stdin is not None
         process.stdin.write(f"{start!r}\n")
         process.stdin.flush()
-    for processes in running.values():
-        sent: list[float] = []
-        for process in processes:
-            out, _ = process.communicate(timeout=120)
-            assert process.returncode == 0
-            sent += [float(line) for line in out.split()]
-        assert min(spans(sent, 12)) >= 4
-        assert sum(at < min(sent) + 14 for at in sent) >= 0.98 * 42
+    for process in running:
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
