@@ -34,7 +34,7 @@ LONGEST = (
     *("dagster/daemon", "dagster/run", "dagster/ui", "chaos/chaos", "dagster/demo", "pipeline/crashes"),
     *("deploy/celery", "pipeline/limits_kept", "docs/commands", "pipeline/check_connection", "pipeline/archive"),
     *("ringcx/limits_used", "pipeline/checks/accounted_for", "pipeline/secrecy", "pipeline/strict_s3"),
-    *("ringcx/limit_postgres", "deploy/image", "browser/in_chromium", "pipeline/plan", "ringcx/limits"),
+    *("ringcx/limit_postgres", "deploy/image", "browser/in_chromium", "pipeline/plan/hours", "ringcx/limits"),
     *("pipeline/verify/objects", "archive/network"),
 )
 RANKS = {f"tests/{'/test_'.join(name.rsplit('/', 1))}.py": rank for rank, name in enumerate(LONGEST)}
