@@ -26,6 +26,7 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import requests
 from pipelines.ringcx.reports.requests import Period, ReportSource
+from tests.servers.ports import PATIENCE_S
 from tests.servers.raw_http import Answer
 
 Serve = Callable[[Answer], Any]
@@ -135,7 +136,7 @@ def test_headers_that_trickle_for_ever_end_when_their_time_is_up(client: SourceC
     server = serve(forever(OK, b"X: y\r\n", pause_s=0.1))
     began = time.monotonic()
     assert fault_of(client, server.port) == ("unavailable", "source_unavailable")
-    assert time.monotonic() - began < 4  # two tries of a second each
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_interim_answers_without_end_end_when_the_exchange_is_over(
@@ -148,7 +149,7 @@ def test_interim_answers_without_end_end_when_the_exchange_is_over(
     with SourceClient(limiter=limiter, limits={}, transport=transport, attempts=1) as client:
         began = time.monotonic()
         assert fault_of(client, server.port) == ("unavailable", "source_unavailable")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < PATIENCE_S
     limiter.close()
 
 
@@ -159,7 +160,7 @@ def test_a_body_that_trickles_for_ever_is_too_slow(
     server = serve(forever(OK + b"\r\n" + WAVE, b"\0", pause_s=0.05))
     began = time.monotonic()
     assert fault_of(client, server.port) == ("unavailable", "too_slow")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_a_stop_ends_a_body_that_trickles(tmp_path: Path, serve: Serve) -> None:
@@ -171,7 +172,7 @@ def test_a_stop_ends_a_body_that_trickles(tmp_path: Path, serve: Serve) -> None:
         began = time.monotonic()
         with pytest.raises(Exception, match=r"(?i)stop"):
             media.fetch(f"{server.url}/?file=a", "1", io.BytesIO())
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < PATIENCE_S
     limiter.close()
 
 
@@ -264,9 +265,9 @@ def test_a_gzip_bomb_in_the_place_of_a_report_is_refused(client: SourceClient, s
 def test_a_bomb_in_a_bomb_is_never_unpacked(client: SourceClient, serve: Serve, mountain: bytes) -> None:
     body = gzip.compress(mountain)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    began = time.monotonic()
+    began = time.process_time()
     assert "not available now" in pull(client, serve(sends(head, body)))
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_an_honest_compressed_report_is_taken(client: SourceClient, serve: Serve) -> None:
@@ -293,7 +294,7 @@ def test_a_report_that_trickles_is_refused_when_its_time_is_up(
     server = serve(forever(b"HTTP/1.1 200 OK\r\n\r\nuii,recording_url\n", b"1", pause_s=0.05))
     began = time.monotonic()
     assert "took longer than 0 s" in pull(client, server)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < PATIENCE_S
 
 
 @pytest.mark.parametrize(

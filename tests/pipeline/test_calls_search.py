@@ -7,6 +7,7 @@ import json
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -161,8 +162,8 @@ def test_a_search_over_many_dates_reads_those_that_the_index_names(asked: dict[s
     bucket.get_bytes.reset_mock()
     found = search_of(bucket).find(Query(first=FIRST, last=LAST, **asked))
     assert [day.day for day in found["date"].to_pylist()] == expected
-    read = [call.args[0] for call in bucket.get_bytes.call_args_list if "/_index/" not in call.args[0]]
-    assert read == [calls_key("", date(2026, 11, day)) for day in expected]
+    read = Counter(call.args[0] for call in bucket.get_bytes.call_args_list if "/_index/" not in call.args[0])
+    assert read == Counter(calls_key("", date(2026, 11, day)) for day in expected)  # in any order: many at once
 
 
 @pytest.mark.parametrize(("region", "found"), [("US", ["+16025550142"]), ("DE", ["+16025551423", "+16025550142"])])

@@ -14,8 +14,7 @@ import psycopg
 import pytest
 
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
-
-PATIENCE_S = 60.0  # on a busy machine
+from tests.servers.ports import PATIENCE_S
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -15,7 +15,7 @@ from pipelines import __version__
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, Stopped
 from pipelines.ringcx.http.client import SourceClient, retry_after
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
-from tests.ringcx.conftest import PATIENCE_S
+from tests.servers.ports import PATIENCE_S
 
 URL = "https://api.example/voice/api/v1/things"
 Handler = Callable[[httpx.Request], httpx.Response]

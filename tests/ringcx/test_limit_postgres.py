@@ -18,7 +18,8 @@ from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.ringcx.limits.store import LimiterBroken
 from sandbox.postgres import USER, LocalPostgres
-from tests.ringcx.conftest import PATIENCE_S, permits_given
+from tests.ringcx.conftest import permits_given
+from tests.servers.ports import PATIENCE_S
 
 ONE_A_MINUTE = [Rate(1, 60)]
 TABLES = ("ringcx_limit_permits", "ringcx_limit_states")

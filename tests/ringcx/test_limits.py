@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter, parse_rates
 from pipelines.ringcx.limits.store import LimiterBroken
-from tests.ringcx.conftest import PATIENCE_S, free_next_permit, order_of_permits, permits_given, wait_for_queue
+from tests.ringcx.conftest import free_next_permit, order_of_permits, permits_given, wait_for_queue
+from tests.servers.ports import PATIENCE_S
 
 
 class FakeTime:

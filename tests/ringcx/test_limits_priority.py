@@ -17,7 +17,8 @@ from pipelines.orchestration import priority
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 from pipelines.settings import Calendar
-from tests.ringcx.conftest import PATIENCE_S, free_next_permit, order_of_permits, wait_for_queue
+from tests.ringcx.conftest import free_next_permit, order_of_permits, wait_for_queue
+from tests.servers.ports import PATIENCE_S
 
 TODAY = date(2026, 11, 24)
 CALENDAR = Calendar(archive_look_back_days=3)

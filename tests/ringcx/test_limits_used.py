@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter, parse_rates
-from tests.ringcx.conftest import PATIENCE_S, permits_given
+from tests.ringcx.conftest import permits_given
+from tests.servers.ports import PATIENCE_S
 
 DOCUMENTED = parse_rates("120/60")
 

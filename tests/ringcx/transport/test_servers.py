@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,14 @@ from tests.servers.ports import free_port
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("www")
-    (folder / "a.wav").write_bytes(WAV)
-    (folder / "a.wav").chmod(0o644)  # nginx serves as nobody, and an earlier test's command left its umask
-    folder.chmod(0o755)
-    for parent in list(folder.parents)[:3]:
-        with contextlib.suppress(OSError):
-            parent.chmod(0o755)
-    return folder
+def folder() -> Iterator[Path]:
+    """Readable by nobody, as whom nginx serves: pytest closes its own folders to others whenever it starts."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        (folder / "a.wav").write_bytes(WAV)
+        (folder / "a.wav").chmod(0o644)  # whatever umask an earlier test's command left
+        yield folder
 
 
 @pytest.mark.parametrize("options", ["", "chunked_transfer_encoding on; gzip on; gzip_types *; gzip_min_length 1;"])
