@@ -16,9 +16,13 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 _START_S = 120.0  # a busy machine; a server that ends is noticed at once
 REGION = "us-east-1"
@@ -26,7 +30,41 @@ ACCESS_KEY_ID = "SANDBOXACCESSKEY0001"  # rclone refuses short ones
 SECRET_ACCESS_KEY = "sandbox-secret-access-key-0000000000001"  # noqa: S105  # opens nothing but this folder
 
 
-class LocalS3:
+class S3Endpoint:
+    """A local server of S3 at `port`, as its clients know it."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:<port>`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Variables for boto3 (and pyarrow, whose default checksums rclone does not understand)."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+
+    def client(self, **config: Any) -> S3Client:  # noqa: ANN401  # botocore's own
+        """Make a client with these settings of botocore and its other defaults, whatever the environment says."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=ACCESS_KEY_ID,
+            aws_secret_access_key=SECRET_ACCESS_KEY,
+            config=Config(**config),
+        )
+
+
+class LocalS3(S3Endpoint):
     """An S3 endpoint for the length of a `with` block.
 
     Args:
@@ -41,32 +79,9 @@ class LocalS3:
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        """`http://127.0.0.1:<port>`."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def environment(self) -> dict[str, str]:
-        """Variables for boto3 (and pyarrow, whose default checksums this server does not understand)."""
-        return {
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-            "AWS_ENDPOINT_URL_S3": self.url,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        }
-
     def make_bucket(self, name: str) -> None:
         """Another bucket, while the server runs."""
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id=ACCESS_KEY_ID,
-            aws_secret_access_key=SECRET_ACCESS_KEY,
-            region_name=REGION,
-        )
+        client = self.client()
         client.create_bucket(Bucket=name)
         client.close()
 

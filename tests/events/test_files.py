@@ -28,9 +28,9 @@ from pipelines.events.files import (
     malformed_folder,
     read_frames,
 )
+from sandbox.s3 import S3Endpoint
 from tests.servers.atomic_moto import AtomicMoto
 from tests.servers.rclone import Rclone
-from tests.servers.s3 import S3Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -158,7 +158,7 @@ def moto() -> Iterator[AtomicMoto]:
 
 @pytest.fixture(params=["rclone", "moto"])
 def s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Client:
-    server: S3Server = request.getfixturevalue(request.param)
+    server: S3Endpoint = request.getfixturevalue(request.param)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     client = make_s3_client(max_connections=4)

@@ -19,10 +19,9 @@ from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from sandbox.s3 import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from sandbox.s3 import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Endpoint
 from tests.servers.atomic_moto import AtomicMoto
 from tests.servers.rclone import Rclone
-from tests.servers.s3 import S3Server
 
 BUCKET = "ledger-test"
 DAY = date(2026, 11, 18)
@@ -55,7 +54,7 @@ class Location:
 
     files: Files
     description: dict[str, str]
-    server: S3Server | None = None
+    server: S3Endpoint | None = None
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def ledger(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Ledger:
@@ -90,7 +89,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Locatio
     if request.param == "local":
         made = Location(LocalFiles(tmp_path / "ledger"), {"root": str(tmp_path / "ledger")})
     else:
-        server: S3Server = request.getfixturevalue(request.param)
+        server: S3Endpoint = request.getfixturevalue(request.param)
         prefix = f"{uuid.uuid4().hex}/ledger"
         made = Location(
             S3Files(server.client(), BUCKET, prefix),

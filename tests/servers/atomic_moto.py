@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
+from sandbox.s3 import S3Endpoint
 from tests.servers.ports import free_port, wait_until_listening
-from tests.servers.s3 import S3Server
 
 
-class AtomicMoto(S3Server):
+class AtomicMoto(S3Endpoint):
     """A server in a process of its own."""
 
     def __init__(self) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sandbox.s3 import LocalS3
-from tests.servers.s3 import S3Server
 
 
-class Rclone(LocalS3, S3Server):
+class Rclone(LocalS3):
     """The demo's server. Its buckets are folders of `folder`."""
 
     def restart(self) -> None:
