@@ -100,13 +100,13 @@ def test_a_request_goes_where_boto3_sends_it(
     environment: Callable[..., None], bucket: str, variables: dict[str, str], host: str
 ) -> None:
     environment(**({"AWS_REGION": "eu-central-1"} | variables))
-    ours = make_s3_client(max_connections=1)
-    theirs = boto3.Session(region_name=ours.meta.region_name).client("s3")
-    sent, expected = request_of(ours, bucket), request_of(theirs, bucket)
+    made = make_s3_client(max_connections=1)
+    plain = boto3.Session(region_name=made.meta.region_name).client("s3")
+    sent, expected = request_of(made, bucket), request_of(plain, bucket)
     assert sent.url == expected.url
     assert region_of(sent) == region_of(expected)
     assert sent.url.split("/")[2] == host
-    assert is_amazon(ours) == ("localhost" not in host)
+    assert is_amazon(made) == ("localhost" not in host)
 
 
 def test_s3_express_is_asked_for_a_session_at_its_zone(environment: Callable[..., None]) -> None:

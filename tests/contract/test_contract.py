@@ -27,9 +27,9 @@ from sandbox.faults import Faults, Where
 from tests.pipeline.conftest import (  # noqa: F401 - fixtures
     World,
     _clean_environment,
+    make_world,
     memory,
     recent,
-    world,
 )
 
 DOCUMENT = Path(__file__).with_name("ringcx.yaml")
@@ -110,15 +110,15 @@ def openapi() -> OpenAPI:
 
 
 @pytest.fixture
-def recorded(world: Callable[..., World]) -> Callable[..., tuple[World, list[Exchange]]]:  # noqa: F811
+def recorded(make_world: Callable[..., World]) -> Callable[..., tuple[World, list[Exchange]]]:  # noqa: F811
     """A world whose sandbox is written down."""
 
     def make(**arguments: Any) -> tuple[World, list[Exchange]]:
         variables = {"RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none", **arguments}
-        it = world(sandbox={"limits": FREE, "calls_per_day": (4, 5)}, **variables)
+        world = make_world(sandbox={"limits": FREE, "calls_per_day": (4, 5)}, **variables)
         seen: list[Exchange] = []
-        it.sandbox._server.config.app.add_middleware(Recorder, seen=seen)
-        return it, seen
+        world.sandbox._server.config.app.add_middleware(Recorder, seen=seen)
+        return world, seen
 
     return make
 
@@ -144,11 +144,11 @@ def test_a_run_of_both_sources_sends_and_gets_what_the_document_says(
     openapi: OpenAPI,
     recent: list[date],  # noqa: F811
 ) -> None:
-    it, seen = recorded(RINGCX_SOURCE="both", faults=Faults(token_seconds=0.1))
+    world, seen = recorded(RINGCX_SOURCE="both", faults=Faults(token_seconds=1.5))
     day = recent[0]
     reports = ["agent_segment_metadata", "global_call_type_detail", "interaction_metadata"]
-    assert it.run(day, select=[*reports, "recording_links", "recordings"]).success
-    assert it.run(day + timedelta(days=1), select=["interaction_metadata", "recording_links", "recordings"]).success
+    assert world.run(day, select=[*reports, "recording_links", "recordings"]).success
+    assert world.run(day + timedelta(days=1), select=["interaction_metadata", "recording_links", "recordings"]).success
     found = operations(openapi, seen)
     assert {name for name, _ in found} >= {
         "ringcentralToken",
@@ -175,8 +175,8 @@ def test_refusals_and_the_other_ways_to_ask_are_in_the_document_too(
         report_throttled=Where(share=0.5, first=1),
         report_unauthorized=Where(share=0.5, first=1),
     )
-    it, seen = recorded(RINGCX_SOURCE="current", RINGCX_DOWNLOAD_METHOD="POST", faults=faults)
-    it.run(recent[0], select=["interaction_metadata", "recording_links", "recordings"])
+    world, seen = recorded(RINGCX_SOURCE="current", RINGCX_DOWNLOAD_METHOD="POST", faults=faults)
+    world.run(recent[0], select=["interaction_metadata", "recording_links", "recordings"])
     found = operations(openapi, seen)
     assert {("interactionMetadata", 429), ("interactionMetadata", 401), ("downloadByPost", 200)} <= found.keys()
     assert {status for name, status in found if name == "downloadByPost"} & {401, 403, 404}
@@ -188,8 +188,8 @@ def test_a_legacy_log_in_is_in_the_document_too(
     recent: list[date],  # noqa: F811
 ) -> None:
     credentials = {"RINGCX_USERNAME": "archive@example.com", "RINGCX_PASSWORD": "sandbox-password"}
-    it, seen = recorded(**credentials)
-    assert it.run(recent[0], select=["agent_segment_metadata", "global_call_type_detail"]).success
+    world, seen = recorded(**credentials)
+    assert world.run(recent[0], select=["agent_segment_metadata", "global_call_type_detail"]).success
     assert operations(openapi, seen) == {("legacyLogIn", 200): 1, ("report", 200): 3}
 
 

@@ -287,31 +287,31 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
         with in_its_own_session(
             [*command, "--host", "127.0.0.1", "--port", str(port)], home / "log", cwd=home, env=environment
         ) as server:
-            it = Dagster(f"http://127.0.0.1:{port}", home, sandbox, s3, environment)
-            until("the code location", lambda: _is_loaded(it, server), seconds=START_S)
-            it.at_start = {name: automation["status"] for name, automation in it.automation().items()}
+            dagster = Dagster(f"http://127.0.0.1:{port}", home, sandbox, s3, environment)
+            until("the code location", lambda: _is_loaded(dagster, server), seconds=START_S)
+            dagster.at_start = {name: automation["status"] for name, automation in dagster.automation().items()}
             # Each test turns on what it is about: else a sensor's run mixes with that of another test.
-            for name, status in it.at_start.items():
+            for name, status in dagster.at_start.items():
                 if status == "RUNNING":
-                    until(f"{name} switched off", partial(_is_off, it, name), seconds=30)
-            yield it
-            it.http.close()
+                    until(f"{name} switched off", partial(_is_off, dagster, name), seconds=30)
+            yield dagster
+            dagster.http.close()
 
 
-def _is_off(it: Dagster, name: str) -> bool:
+def _is_off(dagster: Dagster, name: str) -> bool:
     """Switch it off; not yet, where the daemon's first look at it wrote its row at the same moment."""
     try:
-        it.switch(name, on=False)
+        dagster.switch(name, on=False)
     except AssertionError as error:
         if "already present in storage" not in str(error):
             raise
-    return it.automation()[name]["status"] == "STOPPED"
+    return dagster.automation()[name]["status"] == "STOPPED"
 
 
-def _is_loaded(it: Dagster, server: subprocess.Popen[bytes]) -> bool:
-    assert server.poll() is None, (it.home / "log").read_text()[-3000:]
+def _is_loaded(dagster: Dagster, server: subprocess.Popen[bytes]) -> bool:
+    assert server.poll() is None, (dagster.home / "log").read_text()[-3000:]
     try:
-        found = it.ask(
+        found = dagster.ask(
             "{ workspaceOrError { __typename ... on Workspace { locationEntries { loadStatus"
             " locationOrLoadError { __typename ... on Error { message } } } } } }"
         )

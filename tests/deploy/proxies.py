@@ -30,9 +30,9 @@ def proxy(program: str, folder: Path, deploy: Path, upstreams: dict[str, str], *
         pytest.skip(f"{program} is not installed")
     port = free_port()
     text = (deploy / {"nginx": "nginx.conf", "caddy": "Caddyfile"}[program]).read_text()
-    for shipped, ours in upstreams.items():
+    for shipped, upstream in upstreams.items():
         assert shipped in text
-        text = text.replace(shipped, ours)
+        text = text.replace(shipped, upstream)
     command = {"nginx": _nginx, "caddy": _caddy}[program](folder, port, text)
     environment = {"PATH": _PATH, "HOME": str(folder), **variables}
     with (folder / "output").open("wb") as output:

@@ -172,9 +172,9 @@ def test_dagster_takes_the_instance_and_its_limits_are_those_of_one_machine(
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         assert type(instance.run_storage).__name__ == "PostgresRunStorage"
         assert type(instance.run_coordinator).__name__ == "QueuedRunCoordinator"
-    ours, plain = (yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (FOLDER, ROOT))
+    composed, plain = (yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (FOLDER, ROOT))
     for name in ("concurrency", "run_monitoring", "run_retries", "schedules", "sensors", "telemetry"):
-        assert ours[name] == plain[name]
+        assert composed[name] == plain[name]
 
 
 def test_other_machines_reach_the_database_and_the_broker_only_by_an_address_that_somebody_named() -> None:

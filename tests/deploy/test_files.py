@@ -123,15 +123,17 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def test_compose_runs_one_daemon_after_the_init_step_and_programs_that_exist() -> None:
-    ours = {name: service for name, service in services().items() if "build" in service}
-    assert set(ours) == {"init", "webserver", "daemon", "worker"}
-    for name, service in ours.items():
+    built = {name: service for name, service in services().items() if "build" in service}
+    assert set(built) == {"init", "webserver", "daemon", "worker"}
+    for name, service in built.items():
         if name != "init":
             assert service["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
         if "command" in service and not service["command"][0].startswith("/"):
             assert (BIN / service["command"][0]).exists()
-    assert [name for name, service in ours.items() if service.get("command", [""])[0] == "dagster-daemon"] == ["daemon"]
-    assert "deploy" not in ours["daemon"], "exactly one daemon"
+    assert [name for name, service in built.items() if service.get("command", [""])[0] == "dagster-daemon"] == [
+        "daemon"
+    ]
+    assert "deploy" not in built["daemon"], "exactly one daemon"
 
 
 def test_compose_keeps_the_ui_on_this_machine_and_every_secret_in_files_outside_of_git() -> None:

@@ -105,9 +105,9 @@ def report_is_a_table_or_refused(body: bytes) -> None:
 
 
 def _quotes_nothing(sentence: str, body: bytes) -> None:
-    ours = " ".join((*REPORTS, *COLUMNS[REPORTS[0]], *COLUMNS[REPORTS[1]], "administration"))
+    own_words = " ".join((*REPORTS, *COLUMNS[REPORTS[0]], *COLUMNS[REPORTS[1]], "administration"))
     for word in _QUOTABLE.findall(body.decode("latin-1")):
-        assert word in ours or word not in sentence, "the sentence quotes the body"
+        assert word in own_words or word not in sentence, "the sentence quotes the body"
 
 
 def link_leads_only_where_allowed(raw: bytes) -> None:
@@ -268,8 +268,8 @@ SEEDS: dict[str, Sequence[bytes]] = {
 
 def _our_functions() -> Iterator[Callable[..., object]]:
     """What coverage is counted of: our own code; all that is imported would take a minute to prepare."""
-    ours = [module for name, module in sys.modules.items() if name.startswith("pipelines.")]
-    for module in ours:
+    modules = [module for name, module in sys.modules.items() if name.startswith("pipelines.")]
+    for module in modules:
         holders = [module, *(member for member in vars(module).values() if isinstance(member, type))]
         for holder in holders:
             if getattr(holder, "__module__", module.__name__) == module.__name__:

@@ -108,7 +108,7 @@ class Archiver:
 
 
 @pytest.fixture
-def archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Archiver]]:
+def make_archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Archiver]]:
     s3 = MemoryS3()
     s3.serve(monkeypatch)
     with DagsterInstance.ephemeral() as instance:
@@ -273,7 +273,7 @@ class HostileSource:
 
 @pytest.mark.slow
 def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # noqa: PLR0917 - fixtures
-    archiver: Callable[..., Archiver],
+    make_archiver: Callable[..., Archiver],
     serve: Callable[[Answer], RawServer],
     speak: Speak,
     wav: Callable[..., bytes],
@@ -296,15 +296,15 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
         lambda host, *rest, **more: leads_inside if host == INSIDE else resolve(host, *rest, **more),
     )
     hosts = f"127.0.0.1:{source.port},*.inside.example:{canary.port}"
-    it = archiver(source, RINGCX_MEDIA_HOSTS=hosts)
+    archiver = make_archiver(source, RINGCX_MEDIA_HOSTS=hosts)
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
 
     began = time.monotonic()
     with caplog.at_level(logging.DEBUG):
-        result = it.run_until_final()
+        result = archiver.run_until_final()
     took = time.monotonic() - began
 
-    by_link = {state.link: state for state in it.states().values()}
+    by_link = {state.link: state for state in archiver.states().values()}
     ended = {
         name: (str(by_link[link].status), by_link[link].reason)
         for name, case in every.items()
@@ -314,7 +314,7 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     assert result.success
     assert took < 120
 
-    objects = it.objects()
+    objects = archiver.objects()
     recordings = {key: body for key, body in objects.items() if key.startswith("recordings/")}
     states = {state.key: state for state in by_link.values() if state.status is Status.archived}
     assert recordings.keys() == states.keys()
@@ -348,18 +348,21 @@ def metadata_of(result: ExecuteInProcessResult) -> str:
 
 @pytest.mark.slow
 def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
-    archiver: Callable[..., Archiver], serve: Callable[[Answer], RawServer], speak: Speak, wav: Callable[..., bytes]
+    make_archiver: Callable[..., Archiver],
+    serve: Callable[[Answer], RawServer],
+    speak: Speak,
+    wav: Callable[..., bytes],
 ) -> None:
     good = speak(wav(100, 2))
     answering = HostileSource(speak, {}, [])
     first, second = serve(answering), serve(lambda _, connection: connection.sendall(good))
     answering.links = [f"{first.url}/r?file=1.WAV", f"{second.url}/r?file=2.WAV"]
     answering.answers = {"1.WAV": lambda connection: connection.sendall(good)}
-    it = archiver(first, RINGCX_MEDIA_HOSTS=f"127.0.0.1:{first.port},127.0.0.1:{second.port}")
-    assert it.run("agent_segment_metadata", "global_call_type_detail", "recording_links").success
-    it.monkeypatch.setenv("RINGCX_MEDIA_HOSTS", f"127.0.0.1:{first.port}")
-    assert it.run_until_final("recordings", "daily_manifest").success
-    assert {key.rpartition("/")[2]: (str(state.status), state.reason) for key, state in it.states().items()} == {
+    archiver = make_archiver(first, RINGCX_MEDIA_HOSTS=f"127.0.0.1:{first.port},127.0.0.1:{second.port}")
+    assert archiver.run("agent_segment_metadata", "global_call_type_detail", "recording_links").success
+    archiver.monkeypatch.setenv("RINGCX_MEDIA_HOSTS", f"127.0.0.1:{first.port}")
+    assert archiver.run_until_final("recordings", "daily_manifest").success
+    assert {key.rpartition("/")[2]: (str(state.status), state.reason) for key, state in archiver.states().items()} == {
         "1.WAV": ("archived", None),
         "2.WAV": ("rejected", "link_refused:host_not_allowed"),
     }
@@ -381,15 +384,15 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
     ids=["bomb", "bomb in bomb", "deep", "deeper", "html", "error", "nuls", "open quote"],
 )
 def test_a_hostile_report_fails_its_step_with_a_sentence_and_leaves_nothing(  # noqa: PLR0917 - fixtures
-    archiver: Callable[..., Archiver],
+    make_archiver: Callable[..., Archiver],
     serve: Callable[[Answer], RawServer],
     speak: Speak,
     body: bytes,
     headers: list[str],
     message: str,
 ) -> None:
-    it = archiver(serve(lambda _, connection: connection.sendall(speak(body, *headers))))
-    sentence = it.refused_report()
+    archiver = make_archiver(serve(lambda _, connection: connection.sendall(speak(body, *headers))))
+    sentence = archiver.refused_report()
     assert message in sentence
     assert not any(secret in sentence for secret in (LINK_SECRET, CALLER, "api-token-secret"))
-    assert it.objects() == {}
+    assert archiver.objects() == {}

@@ -285,7 +285,7 @@ class World:
 
 
 @pytest.fixture
-def world(memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., World]]:
+def make_world(memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Make a world: `world(faults=…, sandbox={…}, ARCHIVE_TIMEZONE="Europe/Berlin")`."""
     opened: list[RunningSandbox] = []
     with DagsterInstance.ephemeral() as instance:
@@ -378,12 +378,12 @@ class Nursery:
         self._process.stdin.flush()
         return self._process.stdout.readline()
 
-    def start(self, it: World, day: date, *, go_at: float = 0.0, speed: float = 0.0, **variables: str) -> Run:
+    def start(self, world: World, day: date, *, go_at: float = 0.0, speed: float = 0.0, **variables: str) -> Run:
         self._runs += 1
         folder = self._folder / f"run-{self._runs}"
         folder.mkdir()
         basic = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-        environment = {**basic, **it.variables, **variables}
+        environment = {**basic, **world.variables, **variables}
         task = {"day": day.isoformat(), "folder": str(folder), "environment": environment, "go_at": go_at}
         return Run(self, int(self.ask({**task, "speed": speed})), folder)
 

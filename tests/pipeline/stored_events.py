@@ -15,14 +15,16 @@ from sandbox.links import LinkMaker
 from tests.pipeline.conftest import World
 
 
-def calls(it: World, day: date) -> list[Call]:
+def calls(world: World, day: date) -> list[Call]:
     return [
-        call for account in it.sandbox.config.accounts for call in calls_of_day(it.sandbox.config.plan(), account, day)
+        call
+        for account in world.sandbox.config.accounts
+        for call in calls_of_day(world.sandbox.config.plan(), account, day)
     ]
 
 
-def event_fields(it: World, of: Iterable[Call]) -> list[dict[str, Any]]:
-    links = LinkMaker(it.sandbox.url, "localhost")
+def event_fields(world: World, of: Iterable[Call]) -> list[dict[str, Any]]:
+    links = LinkMaker(world.sandbox.url, "localhost")
     return [{name: value for name, value in event_of(call, links, Faults()).items() if value} for call in of]
 
 

@@ -146,7 +146,7 @@ def walked(rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName
     def began_at(call: tuple[str, str]) -> datetime | None:
         return TIMES.get(call[1]) or first(began[call])
 
-    def ours(at: datetime | None) -> bool:
+    def is_of_day(at: datetime | None) -> bool:
         return at is None or BEGIN <= at < BEGIN + timedelta(days=1)
 
     def settled(call: tuple[str, str]) -> bool:
@@ -154,7 +154,7 @@ def walked(rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName
         return at is None or at <= NOW - timedelta(hours=1)
 
     legs = {leg[:2] for leg in stereo_of}
-    known = connected | {call for call in legs if call in known_calls or ours(began_at(call))}
+    known = connected | {call for call in legs if call in known_calls or is_of_day(began_at(call))}
     without_mono = {call for call in known - mono if call[0] in links[GLOBAL] and settled(call)}
     heard = {leg[:2] for leg, recorded in stereo_of.items() if recorded}
     return {
@@ -165,9 +165,9 @@ def walked(rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName
         "legs_without_stereo": sum(
             not recorded and leg[0] in links[AGENT] and settled(leg[:2]) for leg, recorded in stereo_of.items()
         ),
-        "calls_not_in_global_report": sum(ours(began_at(call)) and settled(call) for call in legs - known_calls),
+        "calls_not_in_global_report": sum(is_of_day(began_at(call)) and settled(call) for call in legs - known_calls),
         "calls_not_in_agent_report": sum(
-            ours(first(times)) and settled(call) for call, times in reached.items() if call not in legs
+            is_of_day(first(times)) and settled(call) for call, times in reached.items() if call not in legs
         ),
         "accounts_not_compared": len(set(ACCOUNTS) - both),
     }

@@ -116,8 +116,10 @@ class Watch:
 
 @pytest.fixture
 def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
-    with DagsterInstance.local_temp(str(tmp_path)) if hasattr(request, "param") else DagsterInstance.ephemeral() as it:
-        yield Watch(it)
+    with (
+        DagsterInstance.local_temp(str(tmp_path)) if hasattr(request, "param") else DagsterInstance.ephemeral() as world
+    ):
+        yield Watch(world)
 
 
 on_disk = pytest.mark.parametrize("watch", ["on disk"], indirect=True)
@@ -393,22 +395,22 @@ def test_many_dates_of_one_problem_are_one_short_message_and_are_kept() -> None:
 
 
 def test_the_products_own_failures_and_checks_reach_people_without_personal_data(
-    world: Callable[..., World], recent: list[date], hook: Hook, monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(
+    world = make_world(
         faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)),
         ARCHIVE_GIVE_UP_DAYS="0",
     )
 
     def tick() -> None:
-        alerts()(build_sensor_context(instance=it.instance))
+        alerts()(build_sensor_context(instance=world.instance))
 
     tick()
-    it.run(recent[0])
+    world.run(recent[0])
     tick()
-    it.sandbox.set_faults(Faults(not_found=Where(share=0.5)))
-    it.run_until_final(recent[0])
-    it.run(recent[0], checks=True)
+    world.sandbox.set_faults(Faults(not_found=Where(share=0.5)))
+    world.run_until_final(recent[0])
+    world.run(recent[0], checks=True)
     tick()
     titles = " ".join(post["title"] for post in hook.posts)
     assert "check " in titles
@@ -418,7 +420,7 @@ def test_the_products_own_failures_and_checks_reach_people_without_personal_data
     rows = [
         row
         for report in ("agent_segment_metadata",)
-        for row in it.services()
+        for row in world.services()
         .ledger.all_rows(
             report, recent[0], columns=["ani", "agent_last_name", "agent_disposition", "segment_recording_url"]
         )

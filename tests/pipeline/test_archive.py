@@ -27,15 +27,15 @@ OLD = date(2026, 3, 2)
 
 
 def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     day = recent[0]
     for when in (day - timedelta(days=1), day):
-        assert it.run(when, checks=True).success
-    truth = it.truth(day)
+        assert world.run(when, checks=True).success
+    truth = world.truth(day)
     assert truth
-    objects = it.objects(f"recordings/date={day}/")
+    objects = world.objects(f"recordings/date={day}/")
     for recording in truth:
         basename = recording["file"].rpartition("/")[2]
         key = f"recordings/date={day}/account_id={recording['account_id']}/layout={recording['layout']}/{basename}"
@@ -44,56 +44,56 @@ def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
 
 
 def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
-    assert it.run(recent[0]).success
-    before = it.objects("")
-    it.sandbox.reset()
-    again = it.run(recent[0])
+    world = make_world()
+    assert world.run(recent[0]).success
+    before = world.objects("")
+    world.sandbox.reset()
+    again = world.run(recent[0])
     assert again.success
-    assert it.sandbox.counters()["requests"].get("media", 0) == 0
-    assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
-    pulled = it.metadata(again, "agent_segment_metadata")
+    assert world.sandbox.counters()["requests"].get("media", 0) == 0
+    assert world.metadata(again, "daily_manifest")["manifest_is_new"] is False
+    pulled = world.metadata(again, "agent_segment_metadata")
     assert pulled["dagster/partition_row_count"] == pulled["rows_pulled"]
     for asset in ("agent_segment_metadata", "recording_links", "recordings", "daily_manifest", "calls"):
-        bucket, _, prefix = it.metadata(again, asset)["dagster/uri"].removeprefix("s3://").partition("/")
-        assert bucket == it.bucket
+        bucket, _, prefix = world.metadata(again, asset)["dagster/uri"].removeprefix("s3://").partition("/")
+        assert bucket == world.bucket
         assert f"date={recent[0]}" in prefix
-        assert it.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"], asset
-    assert it.metadata(again, "agent_segment_metadata")["rows_new"] == 0
-    assert it.metadata(again, "agent_segment_metadata")["rows_changed"] == 0
-    after = it.objects("")
+        assert world.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"], asset
+    assert world.metadata(again, "agent_segment_metadata")["rows_new"] == 0
+    assert world.metadata(again, "agent_segment_metadata")["rows_changed"] == 0
+    after = world.objects("")
     assert before.items() <= after.items() | {(key, after.get(key)) for key in before if key.startswith("catalog/")}
     assert {key.partition("/")[2].partition("/")[0] for key in set(after) - set(before)} <= {"report_pulls"}
 
 
 def test_the_row_count_and_the_columns_of_an_asset_are_those_of_what_is_stored_at_its_address(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it, day = world(sandbox={"crossing_zones": ("UTC",)}), recent[0]
-    result = it.run(day)
-    found = {asset: it.metadata(result, asset) for asset in ("recordings", "daily_manifest", "calls")}
-    keys = {asset: said["dagster/uri"].removeprefix(f"s3://{it.bucket}/") for asset, said in found.items()}
+    world, day = make_world(sandbox={"crossing_zones": ("UTC",)}), recent[0]
+    result = world.run(day)
+    found = {asset: world.metadata(result, asset) for asset in ("recordings", "daily_manifest", "calls")}
+    keys = {asset: said["dagster/uri"].removeprefix(f"s3://{world.bucket}/") for asset, said in found.items()}
     rows = {asset: said["dagster/partition_row_count"] for asset, said in found.items()}
-    assert rows["recordings"] == len(it.objects(keys["recordings"]))
+    assert rows["recordings"] == len(world.objects(keys["recordings"]))
     assert rows["recordings"] < found["recordings"]["archived"], "a call over midnight is stored under the next date"
     for asset in (daily_manifest, calls):
         name = asset.key.to_user_string()
-        body = it.s3.get_object(Bucket=it.bucket, Key=keys[name])["Body"].read()
+        body = world.s3.get_object(Bucket=world.bucket, Key=keys[name])["Body"].read()
         table = pq.read_table(io.BytesIO(body))
         columns = asset.metadata_by_key[asset.key]["dagster/column_schema"].columns
         assert ([column.name for column in columns], rows[name]) == (table.column_names, table.num_rows)
 
 
 def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
-    assert it.run(recent[0], select=UP_TO_RECORDINGS).success
+    world = make_world()
+    assert world.run(recent[0], select=UP_TO_RECORDINGS).success
     seen = Counter()
-    for key in it.objects():
-        body = it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read()
+    for key in world.objects():
+        body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read()
         with wave.open(io.BytesIO(body)) as sound:
             seen["layout=mono" if sound.getnchannels() == 1 else "layout=stereo"] += key.count(
                 "layout=mono" if sound.getnchannels() == 1 else "layout=stereo"
@@ -101,12 +101,12 @@ def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
             assert sound.getframerate() == 8000
     assert seen["layout=mono"]
     assert seen["layout=stereo"]
-    assert seen.total() == len(it.objects())
+    assert seen.total() == len(world.objects())
 
 
 @pytest.mark.slow
 def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
     days = recent[:2]
     shares = {
@@ -141,15 +141,15 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     }
     # Shares take what they take on these dates; two of each final kind are named, so that no date lacks one.
     sandbox = {"calls_per_day": (14, 18)}
-    paths = [recording["recording_id"].partition("/")[2] for recording in world(sandbox=sandbox).truth(days[0])]
+    paths = [recording["recording_id"].partition("/")[2] for recording in make_world(sandbox=sandbox).truth(days[0])]
     shares["forbidden"] = Where(share=0.04, paths=tuple(paths[:2]))
     shares["link_evil_host"] = Where(share=0.03, paths=tuple(paths[2:4]))
-    it = world(faults=Faults(seed=7, **shares), sandbox=sandbox)
-    truth = it.truth(*days)
+    world = make_world(faults=Faults(seed=7, **shares), sandbox=sandbox)
+    truth = world.truth(*days)
 
     def converged(day: date) -> bool:
-        states = it.states(*days)
-        of_day = it.truth(day)
+        states = world.states(*days)
+        of_day = world.truth(day)
         return all(
             recording["recording_id"] in states and states[recording["recording_id"]].status == recording["expected"]
             for recording in of_day
@@ -158,35 +158,35 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     for _ in range(5):
         for day in days:
             if not converged(day):
-                it.run(day, select=UP_TO_RECORDINGS)
-        it.passed += timedelta(days=3)
+                world.run(day, select=UP_TO_RECORDINGS)
+        world.passed += timedelta(days=3)
     expected = Counter(recording["expected"] for recording in truth)
     assert expected["archived"] > 20
     assert expected["rejected"]
     assert expected["denied"]
-    states = it.states(*days)
+    states = world.states(*days)
     assert [
         (recording["recording_id"], recording["faults"], recording["expected"], states.get(recording["recording_id"]))
         for recording in truth
         if recording["recording_id"] not in states
         or str(states[recording["recording_id"]].status) != recording["expected"]
     ] == []
-    assert Counter(it.objects().values()) >= Counter(
+    assert Counter(world.objects().values()) >= Counter(
         recording["sha256"] for recording in truth if recording["expected"] == "archived"
     )
-    bytes_by_key = it.objects()
+    bytes_by_key = world.objects()
     for recording in truth:
         if recording["expected"] == "archived":
             assert bytes_by_key[states[recording["recording_id"]].key] == recording["sha256"]
-    counters = it.sandbox.counters()
+    counters = world.sandbox.counters()
     assert counters["leaked_credentials"] == []
-    it.sandbox.reset()
-    assert it.run(days[1]).success
-    assert it.sandbox.counters()["requests"].get("media", 0) == 0
+    world.sandbox.reset()
+    assert world.run(days[1]).success
+    assert world.sandbox.counters()["requests"].get("media", 0) == 0
 
 
 def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays_pending(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
     final = {
         "not_found": Status.missing,
@@ -203,19 +203,19 @@ def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays
         "forbidden": Status.denied,
         "unauthorized": Status.denied,
     }
-    it = world(sandbox={"calls_per_day": (14, 18)})
+    world = make_world(sandbox={"calls_per_day": (14, 18)})
     young = recent[-1]
     fault_of: dict[str, str] = {}
     for day in (OLD, young):
-        stereo = [recording["recording_id"] for recording in it.truth(day) if recording["layout"] == "stereo"]
+        stereo = [recording["recording_id"] for recording in world.truth(day) if recording["layout"] == "stereo"]
         fault_of |= dict(zip(stereo, final, strict=False))
     assert Counter(fault_of.values()) == dict.fromkeys(final, 2), "each date has a recording for each fault"
     paths = {fault: tuple(key.partition("/")[2] for key, its in fault_of.items() if its == fault) for fault in final}
-    it.sandbox.set_faults(Faults(**{fault: Where(paths=paths[fault]) for fault in final}))
-    it.run_until_final(OLD, young)
+    world.sandbox.set_faults(Faults(**{fault: Where(paths=paths[fault]) for fault in final}))
+    world.run_until_final(OLD, young)
     for day in (OLD, young):
-        states = it.states(day)
-        truth = it.truth(day)
+        states = world.states(day)
+        truth = world.truth(day)
         assert states.keys() == {recording["recording_id"] for recording in truth}
         for key, state in states.items():
             if key not in fault_of:
@@ -225,128 +225,132 @@ def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays
             assert state.status is wanted, fault_of[key]
             assert state.reason
             assert (state.next_attempt_at is None) == (wanted is not Status.pending)
-    truth = it.truth(OLD, young)
+    truth = world.truth(OLD, young)
     bad = {recording["sha256"] for recording in truth if recording["recording_id"] in fault_of}
-    stored = set(it.objects().values())
+    stored = set(world.objects().values())
     assert stored >= {recording["sha256"] for recording in truth} - bad
     assert not stored & bad
 
 
-def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable[..., World]) -> None:
+def test_an_outage_during_a_backfill_costs_time_and_no_recording(make_world: Callable[..., World]) -> None:
     names = ("not_found", "still_encoding", "empty_body", "html_200", "json_200", "cut_off", "header_only")
-    it = world(faults=Faults(**{name: Where(share=0.4, first=2) for name in names}))
-    it.run_until_final(OLD)
-    assert all(run.success for run in it.runs)
-    assert {state.status for state in it.states(OLD).values()} == {Status.archived}
+    world = make_world(faults=Faults(**{name: Where(share=0.4, first=2) for name in names}))
+    world.run_until_final(OLD)
+    assert all(run.success for run in world.runs)
+    assert {state.status for state in world.states(OLD).values()} == {Status.archived}
 
 
 def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_recording(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
 ) -> None:
-    it = world(faults=Faults(html_200=Where(share=1.0)), sandbox={"calls_per_day": (60, 60)})
+    world = make_world(faults=Faults(html_200=Where(share=1.0)), sandbox={"calls_per_day": (60, 60)})
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
-    result = it.run(month_ago, select=UP_TO_RECORDINGS)
-    assert "in a row" in it.failures(result)["recordings"]
-    assert {state.status for state in it.states(month_ago).values()} == {Status.pending}
-    it.sandbox.set_faults(Faults())
-    it.passed += timedelta(minutes=2)
-    assert it.run(month_ago, select=UP_TO_RECORDINGS).success
-    assert {state.status for state in it.states(month_ago).values()} == {Status.archived}
+    result = world.run(month_ago, select=UP_TO_RECORDINGS)
+    assert "in a row" in world.failures(result)["recordings"]
+    assert {state.status for state in world.states(month_ago).values()} == {Status.pending}
+    world.sandbox.set_faults(Faults())
+    world.passed += timedelta(minutes=2)
+    assert world.run(month_ago, select=UP_TO_RECORDINGS).success
+    assert {state.status for state in world.states(month_ago).values()} == {Status.archived}
 
 
-def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(world: Callable[..., World]) -> None:
-    it = world(faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (2, 2)})
-    it.run(OLD, select=UP_TO_RECORDINGS)
-    states = it.states(OLD)
+def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(make_world: Callable[..., World]) -> None:
+    world = make_world(
+        faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (2, 2)}
+    )
+    world.run(OLD, select=UP_TO_RECORDINGS)
+    states = world.states(OLD)
     assert states
     assert {(state.status, state.reason) for state in states.values()} == {(Status.pending, "source_unavailable")}
 
 
 def test_wrong_media_credentials_fail_the_run_with_the_variable_and_deny_nothing(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(unauthorized=Where(share=1.0)))
-    result = it.run(recent[0], select=UP_TO_RECORDINGS)
+    world = make_world(faults=Faults(unauthorized=Where(share=1.0)))
+    result = world.run(recent[0], select=UP_TO_RECORDINGS)
     assert not result.success
-    assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
-    assert {state.status for state in it.states(recent[0]).values()} == {Status.pending}
+    assert "RINGCX_MEDIA_USERNAME" in world.failures(result)["recordings"]
+    assert {state.status for state in world.states(recent[0]).values()} == {Status.pending}
 
 
-def test_a_link_that_arrives_on_a_later_pull_is_taken(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(faults=Faults(late_links=Where(share=1.0, first=1)))
+def test_a_link_that_arrives_on_a_later_pull_is_taken(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(faults=Faults(late_links=Where(share=1.0, first=1)))
     day = recent[0]
-    first = it.run(day, select=UP_TO_RECORDINGS)
+    first = world.run(day, select=UP_TO_RECORDINGS)
     assert first.success
-    assert it.metadata(first, "recording_links")["recordings_found"] == 0
-    second = it.run(day, select=UP_TO_RECORDINGS)
-    pulled = it.metadata(second, "agent_segment_metadata")
+    assert world.metadata(first, "recording_links")["recordings_found"] == 0
+    second = world.run(day, select=UP_TO_RECORDINGS)
+    pulled = world.metadata(second, "agent_segment_metadata")
     assert pulled["rows_new"] == 0
-    assert pulled["rows_changed"] == it.metadata(second, "recording_links")["stereo"] > 0
-    assert {state.status for state in it.states(day).values()} == {Status.archived}
+    assert pulled["rows_changed"] == world.metadata(second, "recording_links")["stereo"] > 0
+    assert {state.status for state in world.states(day).values()} == {Status.archived}
 
 
-def test_rows_that_arrive_late_are_new_on_a_later_pull(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(faults=Faults(late_rows=Where(share=0.5, first=1)))
+def test_rows_that_arrive_late_are_new_on_a_later_pull(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(faults=Faults(late_rows=Where(share=0.5, first=1)))
     day = recent[0]
-    it.run(day, select=UP_TO_RECORDINGS)
-    again = it.run(day, select=UP_TO_RECORDINGS)
-    assert it.metadata(again, "global_call_type_detail")["rows_new"] > 0
-    assert it.metadata(again, "global_call_type_detail")["rows_vanished"] == 0
+    world.run(day, select=UP_TO_RECORDINGS)
+    again = world.run(day, select=UP_TO_RECORDINGS)
+    assert world.metadata(again, "global_call_type_detail")["rows_new"] > 0
+    assert world.metadata(again, "global_call_type_detail")["rows_vanished"] == 0
     for beside in (day - timedelta(days=1), day - timedelta(days=1)):
-        it.run(beside, select=UP_TO_RECORDINGS)
-    held_on_day = {recording["recording_id"] for recording in it.truth(day)}
-    assert held_on_day == {state.recording_id for state in it.states(day).values() if state.status is Status.archived}
+        world.run(beside, select=UP_TO_RECORDINGS)
+    held_on_day = {recording["recording_id"] for recording in world.truth(day)}
+    assert held_on_day == {
+        state.recording_id for state in world.states(day).values() if state.status is Status.archived
+    }
 
 
 def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
 ) -> None:
     zone = ZoneInfo("US/Arizona")
-    it = world(ARCHIVE_TIMEZONE=zone.key)
-    first = _before_a_leg_at_midnight(it, zone)
+    world = make_world(ARCHIVE_TIMEZONE=zone.key)
+    first = _before_a_leg_at_midnight(world, zone)
     days = [first, first + timedelta(days=1)]
     for day in days:
-        assert it.run(day).success
-    states = it.states(*days, days[-1] + timedelta(days=1))
+        assert world.run(day).success
+    states = world.states(*days, days[-1] + timedelta(days=1))
     for state in states.values():
         assert state.started_at is not None
         assert state.date == state.started_at.astimezone(zone).date()
     late = [state for state in states.values() if state.date != state.found_on]
     assert late, "a leg that begins at midnight is in the reports of both days"
     assert all(state.status is Status.archived for state in states.values())
-    digests = Counter(it.objects().values())
+    digests = Counter(world.objects().values())
     assert set(digests.values()) == {1}
-    truth = it.truth(*days, timezone=zone.key)
+    truth = world.truth(*days, timezone=zone.key)
     assert {recording["sha256"] for recording in truth} <= set(digests)
 
 
 def test_a_date_that_waited_for_a_call_past_midnight_is_sealed_complete_by_the_run_that_archives_it(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
 ) -> None:
     zone = ZoneInfo("US/Arizona")
-    it = world(ARCHIVE_TIMEZONE=zone.key, ARCHIVE_RETRY_MINUTES="0")
-    first = _before_a_leg_at_midnight(it, zone)
+    world = make_world(ARCHIVE_TIMEZONE=zone.key, ARCHIVE_RETRY_MINUTES="0")
+    first = _before_a_leg_at_midnight(world, zone)
     after = first + timedelta(days=1)
-    assert it.run(first, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
-    late = [state.recording_id for state in it.states(after).values() if state.found_on == first]
-    it.sandbox.set_faults(Faults(not_found=Where(paths=tuple(name.partition("/")[2] for name in late))))
-    assert it.run(first).success
+    assert world.run(first, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    late = [state.recording_id for state in world.states(after).values() if state.found_on == first]
+    world.sandbox.set_faults(Faults(not_found=Where(paths=tuple(name.partition("/")[2] for name in late))))
+    assert world.run(first).success
 
     def verdict() -> str:
-        manifest = latest_manifest(it.services().bucket, first)
+        manifest = latest_manifest(world.services().bucket, first)
         assert manifest is not None
         return str(manifest.document["totals"]["verdict"])
 
     assert late
     assert verdict() == "waiting"
-    it.sandbox.set_faults(Faults())
-    assert it.run(after).success
+    world.sandbox.set_faults(Faults())
+    assert world.run(after).success
     assert verdict() == "complete"
 
 
-def _before_a_leg_at_midnight(it: World, zone: ZoneInfo) -> date:
+def _before_a_leg_at_midnight(world: World, zone: ZoneInfo) -> date:
     """The newest local date, over for days, whose last call has a recorded leg that begins as the next day does."""
-    config = it.sandbox.config
+    config = world.sandbox.config
     day = datetime.now(UTC).date() - timedelta(days=4)
     while True:
         midnight = day_bounds(day, zone)[1]
@@ -357,14 +361,14 @@ def _before_a_leg_at_midnight(it: World, zone: ZoneInfo) -> date:
 
 
 @pytest.mark.parametrize("day", [date(2026, 3, 29), date(2025, 10, 26)])
-def test_days_of_23_and_25_hours_are_whole(world: Callable[..., World], day: date) -> None:
+def test_days_of_23_and_25_hours_are_whole(make_world: Callable[..., World], day: date) -> None:
     zone = "Europe/Berlin"
-    it = world(ARCHIVE_TIMEZONE=zone, sandbox={"timezone": zone, "crossing_zones": (zone,)})
+    world = make_world(ARCHIVE_TIMEZONE=zone, sandbox={"timezone": zone, "crossing_zones": (zone,)})
     before = day - timedelta(days=1)
     for when in (before, day):
-        assert it.run(when).success
-    held = {key for key, state in it.states(day).items() if state.status is Status.archived}
-    assert held == {recording["recording_id"] for recording in it.truth(day, timezone=zone)}
+        assert world.run(when).success
+    held = {key for key, state in world.states(day).items() if state.status is Status.archived}
+    assert held == {recording["recording_id"] for recording in world.truth(day, timezone=zone)}
 
 
 @pytest.mark.parametrize(
@@ -382,133 +386,133 @@ def test_days_of_23_and_25_hours_are_whole(world: Callable[..., World], day: dat
 )
 @pytest.mark.parametrize("report", ["agent_segment_metadata", "global_call_type_detail"])
 def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
-    world: Callable[..., World], recent: list[date], fault: str, report: str
+    make_world: Callable[..., World], recent: list[date], fault: str, report: str
 ) -> None:
     form = {"report_csv": Where(share=1.0)} if fault in ("report_no_url_column", "report_wrong_width") else {}
-    it = world(faults=Faults(**{fault: Where(paths=(f"{report}*",))}, **form))
-    result = it.run(recent[0], select=["agent_segment_metadata", "global_call_type_detail"])
-    sentence = it.failures(result)[report]
+    world = make_world(faults=Faults(**{fault: Where(paths=(f"{report}*",))}, **form))
+    result = world.run(recent[0], select=["agent_segment_metadata", "global_call_type_detail"])
+    sentence = world.failures(result)[report]
     assert report in sentence
     assert str(recent[0]) in sentence
-    assert it.sandbox.config.accounts[0] in sentence
+    assert world.sandbox.config.accounts[0] in sentence
     other = ({"agent_segment_metadata", "global_call_type_detail"} - {report}).pop()
-    assert it.metadata(result, other)["rows_new"] > 0
-    ledger = it.services().ledger
+    assert world.metadata(result, other)["rows_new"] > 0
+    ledger = world.services().ledger
     assert ledger.days("report_rows", report) == []
     assert ledger.pulls(report, recent[0]) == []
     assert ledger.days("report_rows", other) == [recent[0]]
 
 
-def test_a_quiet_day_succeeds_and_leaves_a_trace(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(sandbox={"calls_per_day": (0, 0), "crossing_zones": ()})
-    result = it.run(recent[0])
+def test_a_quiet_day_succeeds_and_leaves_a_trace(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(sandbox={"calls_per_day": (0, 0), "crossing_zones": ()})
+    result = world.run(recent[0])
     assert result.success
-    assert it.metadata(result, "agent_segment_metadata")["rows_pulled"] == 0
-    assert [pull.rows for pull in it.services().ledger.pulls("agent_segment_metadata", recent[0])] == [0]
-    (key,) = it.objects("manifests/")
-    manifest = json.loads(it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read())
+    assert world.metadata(result, "agent_segment_metadata")["rows_pulled"] == 0
+    assert [pull.rows for pull in world.services().ledger.pulls("agent_segment_metadata", recent[0])] == [0]
+    (key,) = world.objects("manifests/")
+    manifest = json.loads(world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read())
     assert manifest["totals"]["rows_agent_segment_metadata"] == 0
     assert manifest["totals"]["found"] == 0
 
 
 def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_others(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002,99999,15300003")
-    result = it.run(recent[0])
+    world = make_world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002,99999,15300003")
+    result = world.run(recent[0])
     assert not result.success
-    assert "99999" in it.failures(result)["agent_segment_metadata"]
-    pulled = {pull.account_id for pull in it.services().ledger.pulls("agent_segment_metadata", recent[0])}
+    assert "99999" in world.failures(result)["agent_segment_metadata"]
+    pulled = {pull.account_id for pull in world.services().ledger.pulls("agent_segment_metadata", recent[0])}
     assert pulled == {"15300002", "15300003"}
-    assert it.run(recent[0], select=["recording_links", "recordings", "daily_manifest"]).success
-    assert {state.account_id for state in it.states(recent[0]).values()} == {"15300002", "15300003"}
+    assert world.run(recent[0], select=["recording_links", "recordings", "daily_manifest"]).success
+    assert {state.account_id for state in world.states(recent[0]).values()} == {"15300002", "15300003"}
 
 
 def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(RINGCX_MEDIA_HOSTS="recordings.example.com")
-    assert it.run(recent[0], select=UP_TO_RECORDINGS).success
-    refused = it.states(recent[0])
+    world = make_world(RINGCX_MEDIA_HOSTS="recordings.example.com")
+    assert world.run(recent[0], select=UP_TO_RECORDINGS).success
+    refused = world.states(recent[0])
     assert {(state.status, state.reason) for state in refused.values()} == {
         (Status.rejected, "link_refused:host_not_allowed")
     }
-    assert it.sandbox.counters()["requests"].get("media", 0) == 0
-    monkeypatch.setenv("RINGCX_MEDIA_HOSTS", it.sandbox.host)
-    assert it.run(recent[0], select=UP_TO_RECORDINGS).success
-    assert {state.status for state in it.states(recent[0]).values()} == {Status.archived}
+    assert world.sandbox.counters()["requests"].get("media", 0) == 0
+    monkeypatch.setenv("RINGCX_MEDIA_HOSTS", world.sandbox.host)
+    assert world.run(recent[0], select=UP_TO_RECORDINGS).success
+    assert {state.status for state in world.states(recent[0]).values()} == {Status.archived}
 
 
-def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., World], noon: str) -> None:
-    it = world(ARCHIVE_TIMEZONE=noon)
-    result = it.run(datetime.now(UTC).date())
+def test_today_is_pulled_as_far_as_it_is_settled(make_world: Callable[..., World], noon: str) -> None:
+    world = make_world(ARCHIVE_TIMEZONE=noon)
+    result = world.run(datetime.now(UTC).date())
     assert result.success
-    assert it.metadata(result, "agent_segment_metadata")["whole_day"] is False
+    assert world.metadata(result, "agent_segment_metadata")["whole_day"] is False
 
 
 def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(LEDGER_URL="ledger-one")
+    world = make_world(LEDGER_URL="ledger-one")
     day = recent[0]
-    assert it.run(day).success
-    victim = next(iter(it.states(day).values()))
-    client = it.s3
-    held = client.get_object(Bucket=it.bucket, Key=victim.key)
+    assert world.run(day).success
+    victim = next(iter(world.states(day).values()))
+    client = world.s3
+    held = client.get_object(Bucket=world.bucket, Key=victim.key)
     altered = held["Body"].read()[:-2] + b"no"
     metadata = {name.lower(): value for name, value in held["Metadata"].items()} | {"sha256": "0" * 64}
-    client.put_object(Bucket=it.bucket, Key=victim.key, Body=altered, Metadata=metadata)
+    client.put_object(Bucket=world.bucket, Key=victim.key, Body=altered, Metadata=metadata)
     # A ledger that knows nothing of it, as after a restore: the source's bytes meet the altered ones.
     monkeypatch.setenv("LEDGER_URL", "ledger-two")
-    assert it.run(day).success
-    states = it.states(day)
+    assert world.run(day).success
+    states = world.states(day)
     assert (states[victim.recording_id].status, states[victim.recording_id].reason) == (Status.rejected, "conflict")
-    assert it.objects()[victim.key] == hashlib.sha256(altered).hexdigest()
-    assert list(it.objects("conflicts/").values()) == [victim.sha256]
+    assert world.objects()[victim.key] == hashlib.sha256(altered).hexdigest()
+    assert list(world.objects("conflicts/").values()) == [victim.sha256]
     others = [state for state in states.values() if state.recording_id != victim.recording_id]
     assert {state.status for state in others} == {Status.archived}
 
 
 def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(LEDGER_URL="ledger-one")
-    assert it.run(recent[0]).success
-    before = {key: (state.status, state.sha256, state.key) for key, state in it.states(recent[0]).items()}
-    it.sandbox.reset()
+    world = make_world(LEDGER_URL="ledger-one")
+    assert world.run(recent[0]).success
+    before = {key: (state.status, state.sha256, state.key) for key, state in world.states(recent[0]).items()}
+    world.sandbox.reset()
     monkeypatch.setenv("LEDGER_URL", "ledger-two")
-    again = it.run(recent[0])
+    again = world.run(recent[0])
     assert again.success
-    assert it.metadata(again, "recordings")["adopted_now"] == it.metadata(again, "recordings")["archived"]
-    assert {key: (state.status, state.sha256, state.key) for key, state in it.states(recent[0]).items()} == before
-    assert it.sandbox.counters()["requests"].get("media", 0) == 0
+    assert world.metadata(again, "recordings")["adopted_now"] == world.metadata(again, "recordings")["archived"]
+    assert {key: (state.status, state.sha256, state.key) for key, state in world.states(recent[0]).items()} == before
+    assert world.sandbox.counters()["requests"].get("media", 0) == 0
 
 
 def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_denied(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
+    world = make_world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
     day = recent[0]
-    it.run(day, select=UP_TO_RECORDINGS)
-    expected = {recording["recording_id"]: recording["expected"] for recording in it.truth(day)}
+    world.run(day, select=UP_TO_RECORDINGS)
+    expected = {recording["recording_id"]: recording["expected"] for recording in world.truth(day)}
     assert list(expected.values()).count("denied") > 40
-    assert not {state.status for state in it.states(day).values()} & FINAL
+    assert not {state.status for state in world.states(day).values()} & FINAL
     for _ in range(40):  # how many it takes depends on the date's calls, and on the order in which answers come
-        it.passed += timedelta(days=3)
-        it.run(day, select=["recordings"])
-        states = it.states(day)
+        world.passed += timedelta(days=3)
+        world.run(day, select=["recordings"])
+        states = world.states(day)
         if all(states[key].status in FINAL for key, end in expected.items() if end == "denied"):
             break
     assert {key: str(state.status) for key, state in states.items() if key in expected} == expected
 
 
 def test_the_first_row_of_each_asset_of_a_date_is_one_sentence_that_says_how_far_it_goes(
-    world: Callable[..., World], noon: str
+    make_world: Callable[..., World], noon: str
 ) -> None:
     today = datetime.now(UTC).date()
-    it = world(ARCHIVE_TIMEZONE=noon, sandbox={"timezone": noon, "calls_per_day": (14, 14)})
+    world = make_world(ARCHIVE_TIMEZONE=noon, sandbox={"timezone": noon, "calls_per_day": (14, 14)})
     for day, how_far in ((today, "only up to"), (today - timedelta(days=1), "whole day")):
-        result = it.run(day)
+        result = world.run(day)
         assert result.success
         for asset in ("agent_segment_metadata", "global_call_type_detail", "recording_links"):
             (event,) = result.asset_materializations_for_node(asset)

@@ -24,8 +24,8 @@ from tests.pipeline.conftest import World
 DOCS = Path(__file__).parents[2] / "docs" / "storage.md"
 
 
-def search_of(it: World) -> CallSearch:
-    services = it.services()
+def search_of(world: World) -> CallSearch:
+    services = world.services()
     return CallSearch(services.bucket, services.settings)
 
 
@@ -35,15 +35,15 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecorded_call_has_one_with_the_reason(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(sandbox={"calls_per_day": (8, 9)})
+    world = make_world(sandbox={"calls_per_day": (8, 9)})
     for day in recent:
-        assert it.run(day).success
+        assert world.run(day).success
     for day in recent:
-        found = rows(search_of(it).find(Query(first=day, last=day), limit=1000))
-        states = it.services().ledger.states([day])
-        manifest = latest_manifest(it.services().bucket, day)
+        found = rows(search_of(world).find(Query(first=day, last=day), limit=1000))
+        states = world.services().ledger.states([day])
+        manifest = latest_manifest(world.services().bucket, day)
         kept = {row["recording_id"]: row for row in found if row["recording_id"]}
         assert kept.keys() == states.keys()
         assert len(found) == len(kept) + sum(row["state"] == "none" for row in found)
@@ -66,34 +66,36 @@ def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecor
         assert without, "the sandbox has abandoned calls"
         # Recording is not switched on for every queue: an answered call can lack one, too.
         assert {row["reason"] for row in without} <= {"no_link:abandon", "no_link:noanswer", "no_link:answer"}
-        assert not {row["uii"] for row in without} & {recording["uii"] for recording in it.truth(*recent)}
+        assert not {row["uii"] for row in without} & {recording["uii"] for recording in world.truth(*recent)}
 
 
-def test_what_stays_the_same_is_not_written_again(world: Callable[..., World], recent: list[date]) -> None:
-    it = world()
-    first = it.metadata(it.run(recent[0]), "calls")
+def test_what_stays_the_same_is_not_written_again(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world()
+    first = world.metadata(world.run(recent[0]), "calls")
     assert first["is_new"] is True
     assert next(iter(first)) == "summary"
-    again = it.metadata(it.run(recent[0]), "calls")
+    again = world.metadata(world.run(recent[0]), "calls")
     assert (again["is_new"], again["dagster/partition_row_count"]) == (False, first["dagster/partition_row_count"])
 
 
 def test_a_recording_that_is_not_held_is_found_with_its_state_and_why(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(not_found=Where(share=1.0)))
-    assert it.run(recent[0]).success
-    found = rows(search_of(it).find(Query(first=recent[0], last=recent[0], state="pending")))
+    world = make_world(faults=Faults(not_found=Where(share=1.0)))
+    assert world.run(recent[0]).success
+    found = rows(search_of(world).find(Query(first=recent[0], last=recent[0], state="pending")))
     assert found
     assert {(row["state"], row["reason"], row["key"]) for row in found} == {("pending", "not_found", None)}
 
 
-def test_a_call_is_found_by_each_thing_that_is_known_of_it(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(sandbox={"calls_per_day": (8, 9)})
+def test_a_call_is_found_by_each_thing_that_is_known_of_it(
+    make_world: Callable[..., World], recent: list[date]
+) -> None:
+    world = make_world(sandbox={"calls_per_day": (8, 9)})
     first, last = recent[0], recent[-1]
     for day in recent:
-        assert it.run(day).success
-    search = search_of(it)
+        assert world.run(day).success
+    search = search_of(world)
     everything = rows(search.find(Query(first=first, last=last), limit=1000))
     assert [row["date"] for row in everything] == sorted((row["date"] for row in everything), reverse=True)
     call = next(row for row in everything if row["layout"] == "stereo" and row["notes"] and row["disposition"])
@@ -120,11 +122,13 @@ def test_a_call_is_found_by_each_thing_that_is_known_of_it(world: Callable[..., 
     assert not rows(search.find(Query(first=first, last=last, agent="nobody of that name")))
 
 
-def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(sandbox={"crossing_zones": ("UTC",)})
-    assert it.run(recent[1]).success
-    assert it.run(recent[0]).success
-    search = search_of(it)
+def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(
+    make_world: Callable[..., World], recent: list[date]
+) -> None:
+    world = make_world(sandbox={"crossing_zones": ("UTC",)})
+    assert world.run(recent[1]).success
+    assert world.run(recent[0]).success
+    search = search_of(world)
     both = [row for day in recent[:2] for row in rows(search.find(Query(first=day, last=day), limit=1000))]
     dates: dict[str, set[date]] = {}
     for row in both:
@@ -138,11 +142,11 @@ def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(world: Callable[.
 
 
 def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
-    assert it.run(recent[1]).success
-    search = search_of(it)
+    world = make_world()
+    assert world.run(recent[1]).success
+    search = search_of(world)
     query = Query(first=recent[0], last=recent[2])
     assert search.not_searched(query, search.files(query)) == [recent[0], recent[2]]
     one_day = Query(first=recent[1], last=recent[1])
@@ -150,18 +154,18 @@ def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
 
 
 def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
-    world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it = world(faults=Faults(not_found=Where(share=0.3)))
-    assert it.run(recent[0]).success
+    world = make_world(faults=Faults(not_found=Where(share=0.3)))
+    assert world.run(recent[0]).success
     demo = tmp_path / "data" / "demo" / "s3" / "ringcx-archive"
-    for key in it.objects("calls/"):
+    for key in world.objects("calls/"):
         (demo / key).parent.mkdir(parents=True)
-        (demo / key).write_bytes(it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read())
+        (demo / key).write_bytes(world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read())
     section = DOCS.read_text("utf-8").partition("\n## Calls\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
     assert [kind for kind, _ in blocks] == ["sql", "python", "python", "sql"]
-    number = next(row["ani_e164"] for row in rows(search_of(it).find(Query(first=recent[0], last=recent[0]))))
+    number = next(row["ani_e164"] for row in rows(search_of(world).find(Query(first=recent[0], last=recent[0]))))
     with duckdb.connect(":memory:") as database:
         assert database.sql(blocks[0][1].replace("+16025550142", number)).fetchall()
     for _, code in blocks[1:3]:
@@ -177,14 +181,14 @@ def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
 
 
 def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_damaged(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
-    it = world()
+    world = make_world()
     first, last = recent[0], recent[-1]
     for day in recent[:2]:
-        assert it.run(day).success
-    everything = rows(search_of(it).find(Query(first=first, last=last), limit=1000))
+        assert world.run(day).success
+    everything = rows(search_of(world).find(Query(first=first, last=last), limit=1000))
     call, other = everything[0], next(row for row in reversed(everything) if row["agent_id"])
     asked = [
         {"number": call["ani"]},
@@ -199,25 +203,29 @@ def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_da
     ]
 
     def answers() -> list[list[dict[str, Any]]]:
-        search = search_of(it)
+        search = search_of(world)
         return [rows(search.find(Query(first=first, last=last, **query), limit=1000)) for query in asked]
 
     without = answers()
     assert [bool(found) for found in without[:5]] == [True] * 5
-    run = build_defs(environment=it.environment).resolve_job_def("calls_index").execute_in_process(instance=it.instance)
+    run = (
+        build_defs(environment=world.environment)
+        .resolve_job_def("calls_index")
+        .execute_in_process(instance=world.instance)
+    )
     assert run.success
     months = sorted({f"{row['date']:%Y-%m}" for row in everything})
     keys = [f"calls/_index/month={month}/keys.parquet" for month in months]
-    assert sorted(it.objects("calls/_index/")) == keys
+    assert sorted(world.objects("calls/_index/")) == keys
     assert answers() == without
-    again = search_of(it).find(Query(first=first, last=last, uii=everything[-1]["uii"]), limit=1000)
+    again = search_of(world).find(Query(first=first, last=last, uii=everything[-1]["uii"]), limit=1000)
     assert everything[-1] in rows(again)
     # A date that came after the index is read itself.
-    assert it.run(last).success
-    newest = rows(search_of(it).find(Query(first=last, last=last), limit=1000))[0]
-    assert newest in rows(search_of(it).find(Query(first=first, last=last, uii=newest["uii"])))
-    assert newest in rows(search_of(it).find(Query(first=first, last=last, number=newest["ani"]), limit=1000))
+    assert world.run(last).success
+    newest = rows(search_of(world).find(Query(first=last, last=last), limit=1000))[0]
+    assert newest in rows(search_of(world).find(Query(first=first, last=last, uii=newest["uii"])))
+    assert newest in rows(search_of(world).find(Query(first=first, last=last, number=newest["ani"]), limit=1000))
     for key in keys:
-        it.s3.put_object(Bucket=it.bucket, Key=key, Body=b"PAR1 damaged PAR1")
-    assert newest in rows(search_of(it).find(Query(first=first, last=last, uii=newest["uii"])))
-    assert run_command("verify", ["--from", str(first), "--to", str(last)], it.s3) == 0
+        world.s3.put_object(Bucket=world.bucket, Key=key, Body=b"PAR1 damaged PAR1")
+    assert newest in rows(search_of(world).find(Query(first=first, last=last, uii=newest["uii"])))
+    assert run_command("verify", ["--from", str(first), "--to", str(last)], world.s3) == 0

@@ -49,7 +49,7 @@ REPORTS = ("agent_segment_metadata", "global_call_type_detail")
 class Check:
     """The command, and what it said: subject -> verdict and sentence."""
 
-    it: World
+    world: World
     capsys: pytest.CaptureFixture[str]
     code: int = -1
     out: str = ""
@@ -60,7 +60,7 @@ class Check:
     def __call__(self, *, s3: Any = None, now: datetime | None = None, arguments: list[str] | None = None) -> int:
         self.capsys.readouterr()
         clock = {} if now is None else {"clock": lambda: now}
-        self.code = run("check", arguments or [], s3 or self.it.s3, backoff_s=0.01, **clock)
+        self.code = run("check", arguments or [], s3 or self.world.s3, backoff_s=0.01, **clock)
         self.out, self.err = self.capsys.readouterr()
         self.everything += self.out + self.err
         self.findings = {}
@@ -79,16 +79,16 @@ class Check:
 
 
 @pytest.fixture
-def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that is spoken to by HTTP, and has a clock."""
-    return partial(world, store=rclone)
+    return partial(make_world, store=rclone)
 
 
 @pytest.fixture
-def check(world: Callable[..., World], noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
+def check(make_world: Callable[..., World], noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
     def make(**arguments: Any) -> Check:
         sandbox = {"calls_per_day": (2000, 2000), "timezone": noon, **arguments.pop("sandbox", {})}
-        return Check(world(sandbox=sandbox, **arguments), capsys)
+        return Check(make_world(sandbox=sandbox, **arguments), capsys)
 
     return make
 
@@ -142,28 +142,28 @@ def test_it_asks_for_little_and_keeps_nothing_but_its_own_tiny_objects(check: Ca
     started = time.monotonic()
     assert command() == 0, command.out
     assert time.monotonic() - started < 40, "the whole of a recording was read, which takes 50 s"
-    counted = command.it.sandbox.counters()
+    counted = command.world.sandbox.counters()
     assert counted["requests"]["report"] == 4, "two reports an account"
     assert 1 <= counted["requests"]["media"] <= 3
     assert not any(counted["violations"].values()), counted["violations"]
-    kept = {re.sub(r"connection-.*", "connection", key) for key in command.it.objects("")}
+    kept = {re.sub(r"connection-.*", "connection", key) for key in command.world.objects("")}
     assert kept == {"ledger/probes/connection", "probes/checksum", "probes/create-only"}
     today = datetime.now(UTC).date()
-    run("verify", ["--from", str(today), "--to", str(today)], command.it.s3)
+    run("verify", ["--from", str(today), "--to", str(today)], command.world.s3)
     assert "no part of the documented layout" not in command.capsys.readouterr().out
 
 
 def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Check], moto: Store) -> None:
     command = check(store=moto)
-    with answering(command.it.s3, "DELETE", 403, "AccessDenied"):
+    with answering(command.world.s3, "DELETE", 403, "AccessDenied"):
         assert command() == 0, command.out
     verdict, sentence = command.findings["S3 delete"]
     assert verdict == "ok"
     assert sentence.startswith("refused, as it should be")
-    assert [key for key in command.it.objects("") if key.startswith("probes/connection-")]
+    assert [key for key in command.world.objects("") if key.startswith("probes/connection-")]
     assert "under probes/" in sentence
     today = datetime.now(UTC).date()
-    run("verify", ["--from", str(today), "--to", str(today)], command.it.s3)
+    run("verify", ["--from", str(today), "--to", str(today)], command.world.s3)
     assert "no part of the documented layout" not in command.capsys.readouterr().out
 
 
@@ -206,7 +206,7 @@ def test_the_legacy_log_ins_work_too(
     check: Callable[..., Check], way: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = check()
-    for name, value in command.it.sandbox.environment(login=way).items():
+    for name, value in command.world.sandbox.environment(login=way).items():
         monkeypatch.setenv(name, value)
     assert command() == 0, command.out
     assert sentence in command.sentence("log-in")
@@ -264,7 +264,7 @@ def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Cal
     command = check(RINGCX_MEDIA_USERNAME="somebody", RINGCX_MEDIA_PASSWORD="something-long")
     assert command() == 0, command.out
     assert command.findings["links of recordings"][0] == "warning"
-    assert command.it.sandbox.counters()["requests"]["media"] == 2
+    assert command.world.sandbox.counters()["requests"]["media"] == 2
 
 
 @pytest.mark.parametrize(
@@ -290,14 +290,14 @@ def test_a_host_that_is_not_listed_is_never_asked(check: Callable[..., Check]) -
     command = check(RINGCX_MEDIA_HOSTS="*.vacd.biz")
     assert command() == 1
     assert "add it to RINGCX_MEDIA_HOSTS" in command.sentence("a recording")
-    assert command.it.sandbox.counters()["requests"].get("media", 0) == 0
+    assert command.world.sandbox.counters()["requests"].get("media", 0) == 0
 
 
 def test_a_quiet_account_is_tried_with_a_link_of_the_ledger(check: Callable[..., Check], recent: list[date]) -> None:
     command = check(sandbox={"calls_per_day": (3, 3), "timezone": "UTC", "crossing_zones": ()})
-    command.it.sandbox.set_faults({"late_rows": {"share": 0.0}})
-    assert command.it.run(recent[0]).success
-    command.it.sandbox.set_faults({"late_rows": {"share": 1.0}})
+    command.world.sandbox.set_faults({"late_rows": {"share": 0.0}})
+    assert command.world.run(recent[0]).success
+    command.world.sandbox.set_faults({"late_rows": {"share": 1.0}})
     assert command() == 0, command.out
     assert command.findings["a recording"][0] == "ok"
 
@@ -335,7 +335,7 @@ def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], mon
 
 def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Store) -> None:
     command = check(store=moto, LEDGER_URL="ledger")
-    with answering(command.it.s3, "PUT", 403, "AccessDenied"):
+    with answering(command.world.s3, "PUT", 403, "AccessDenied"):
         assert command() == 1
     assert command.verdicts("failed") == {"S3 put"}
     assert "S3 refused s3:PutObject" in command.sentence("S3 put")
@@ -344,7 +344,7 @@ def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Stor
 
 def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: Store) -> None:
     command = check(store=moto, LEDGER_URL="ledger")
-    with answering(command.it.s3, "PUT", 301, "PermanentRedirect"):
+    with answering(command.world.s3, "PUT", 301, "PermanentRedirect"):
         assert command() == 1
     assert "set AWS_REGION to the bucket's own" in command.sentence("S3 put")
 
@@ -352,8 +352,8 @@ def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: 
 def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Check], moto: Store) -> None:
     command = check(store=moto)
     with (
-        answering(command.it.s3, "GET", 403, "AccessDenied", query="versioning"),
-        answering(command.it.s3, "GET", 403, "AccessDenied", query="object-lock"),
+        answering(command.world.s3, "GET", 403, "AccessDenied", query="versioning"),
+        answering(command.world.s3, "GET", 403, "AccessDenied", query="object-lock"),
     ):
         assert command() == 0, command.out
     for subject in ("S3 versioning", "S3 Object Lock"):
@@ -482,14 +482,14 @@ def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], m
             if name == "RINGCX_PASSWORD":
                 patch.setenv("RINGCX_USERNAME", MEDIA.username)
             assert command() == 1, name
-    command.it.sandbox.set_faults({"report_forbidden": {"share": 1.0}})
+    command.world.sandbox.set_faults({"report_forbidden": {"share": 1.0}})
     assert command() == 1
-    tokens = command.it.sandbox._server.config.app.state.sandbox.tokens
+    tokens = command.world.sandbox._server.config.app.state.sandbox.tokens
     secret = {*tokens._oauth, *tokens._bearer, *tokens._refresh, *tokens._legacy, *WRONG.values()}
     secret |= {MEDIA.client_secret, MEDIA.jwt, MEDIA.password, MEDIA.api_token, MEDIA.media_username}
-    secret |= {MEDIA.media_password, command.it.variables["AWS_SECRET_ACCESS_KEY"]}
+    secret |= {MEDIA.media_password, command.world.variables["AWS_SECRET_ACCESS_KEY"]}
     assert not [value for value in secret if value in command.everything]
-    state, now = command.it.sandbox._server.config.app.state.sandbox, datetime.now(UTC)
+    state, now = command.world.sandbox._server.config.app.state.sandbox, datetime.now(UTC)
     calls = list(calls_between(state.plan, "15300002", now - timedelta(hours=1), now))
     personal = {text for call in calls for text in (call.ani, call.dnis, call.uii) if text}
     assert len(personal) > 5

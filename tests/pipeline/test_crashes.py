@@ -132,9 +132,9 @@ class Gate:
 
 
 @pytest.fixture
-def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that other processes reach."""
-    return partial(world, store=rclone)
+    return partial(make_world, store=rclone)
 
 
 @pytest.fixture
@@ -144,12 +144,12 @@ def gate(s3: Rclone) -> Iterator[Gate]:
     opened.close()
 
 
-def held_once(it: World, day: date) -> None:
+def held_once(world: World, day: date) -> None:
     """Every recording that starts on `day` is held once, with the source's bytes, and its state says so."""
-    truth = it.truth(day)
-    objects = it.objects(f"recordings/date={day}/")
+    truth = world.truth(day)
+    objects = world.objects(f"recordings/date={day}/")
     assert Counter(objects.values()) == Counter(recording["sha256"] for recording in truth)
-    states = it.states(day)
+    states = world.states(day)
     for recording in truth:
         assert states[recording["recording_id"]].status is Status.archived
         assert objects[states[recording["recording_id"]].key] == recording["sha256"]
@@ -169,47 +169,49 @@ def held_once(it: World, day: date) -> None:
     ],
 )
 def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_twice(
-    world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date], instant: tuple[str, int, Phase]
+    make_world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date], instant: tuple[str, int, Phase]
 ) -> None:
-    it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.1})
+    world = make_world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.1})
     day = recent[0]
     gate.stop_at(*instant)
     # Two at a time and a clock in a hurry, so that lines are written several times in one run, as in a long one.
-    killed = nursery.start(it, day, speed=100, AWS_ENDPOINT_URL_S3=gate.url, ARCHIVE_CONCURRENCY="2")
+    killed = nursery.start(world, day, speed=100, AWS_ENDPOINT_URL_S3=gate.url, ARCHIVE_CONCURRENCY="2")
     assert gate.reached.wait(LOOK_S), killed.outcome()
     killed.signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert killed.outcome() == {}
-    stored = set(it.objects().values())
-    readable = it.states(day)
+    stored = set(world.objects().values())
+    readable = world.states(day)
     assert all(state.key is None or state.sha256 in stored for state in readable.values()), "no line without its object"
 
-    it.sandbox.reset()
-    assert it.run(day).success
-    held_once(it, day)
-    again = it.sandbox.counters()["media_by_path"]
+    world.sandbox.reset()
+    assert world.run(day).success
+    held_once(world, day)
+    again = world.sandbox.counters()["media_by_path"]
     assert [
-        recording["file"] for recording in it.truth(day) if recording["sha256"] in stored and recording["file"] in again
+        recording["file"]
+        for recording in world.truth(day)
+        if recording["sha256"] in stored and recording["file"] in again
     ] == []
     assert max(again.values(), default=1) == 1
-    bucket = it.services().bucket
+    bucket = world.services().bucket
     assert read_chain(bucket, day).problems == []
     sealed = latest_manifest(bucket, day)
     assert sealed is not None
     assert {
         entry["recording_id"]: entry["status"] for entry in json.loads(bucket.get_bytes(sealed.key))["entries"]
-    } == {key: str(state.status) for key, state in it.states(day).items()}
+    } == {key: str(state.status) for key, state in world.states(day).items()}
 
 
 def test_states_are_written_though_one_recording_keeps_the_run_waiting(
-    world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date]
+    make_world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date]
 ) -> None:
-    it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": ()})
+    world = make_world(sandbox={"calls_per_day": (9, 9), "crossing_zones": ()})
     gate.stop_at("recordings/date=", 9, "before")
-    run = nursery.start(it, recent[0], speed=100, AWS_ENDPOINT_URL_S3=gate.url, ARCHIVE_CONCURRENCY="1")
+    run = nursery.start(world, recent[0], speed=100, AWS_ENDPOINT_URL_S3=gate.url, ARCHIVE_CONCURRENCY="1")
     assert gate.reached.wait(LOOK_S), run.outcome()
     deadline = time.monotonic() + 10
-    while sum(state.status is Status.archived for state in it.states(recent[0]).values()) < 8:
+    while sum(state.status is Status.archived for state in world.states(recent[0]).values()) < 8:
         assert time.monotonic() < deadline, "what was done before is not written"
     run.signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
@@ -218,44 +220,44 @@ def test_states_are_written_though_one_recording_keeps_the_run_waiting(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rclone", "moto"])
 def test_runs_of_one_date_side_by_side_end_as_one_would(
-    world: Callable[..., World], nursery: Nursery, recent: list[date], request: pytest.FixtureRequest, kind: str
+    make_world: Callable[..., World], nursery: Nursery, recent: list[date], request: pytest.FixtureRequest, kind: str
 ) -> None:
     store = request.getfixturevalue(kind)
-    it = world(store=store, sandbox={"calls_per_day": (6, 6), "crossing_zones": ()})
+    world = make_world(store=store, sandbox={"calls_per_day": (6, 6), "crossing_zones": ()})
     if kind == "moto":
-        it.s3.put_bucket_versioning(Bucket=it.bucket, VersioningConfiguration={"Status": "Enabled"})
+        world.s3.put_bucket_versioning(Bucket=world.bucket, VersioningConfiguration={"Status": "Enabled"})
     day = recent[0]
     # One has seen an empty bucket and is about to store; meanwhile two others do all of it at once.
     with closing(Gate(store.environment["AWS_ENDPOINT_URL_S3"])) as gate:
         gate.stop_at("recordings/date=", 1, "before")
-        slow = nursery.start(it, day, AWS_ENDPOINT_URL_S3=gate.url)
+        slow = nursery.start(world, day, AWS_ENDPOINT_URL_S3=gate.url)
         assert gate.reached.wait(LOOK_S), slow.outcome()
         together = time.time() + 0.5
-        runs = [nursery.start(it, day, go_at=together) for _ in range(2)]
+        runs = [nursery.start(world, day, go_at=together) for _ in range(2)]
         for run in runs:
             assert run.wait() == 0
         gate.let_go()
         assert slow.wait() == 0
     for run in (slow, *runs):
         assert run.outcome()["success"], run.outcome()["errors"]
-    held_once(it, day)
-    fetched = it.sandbox.counters()["media_by_path"]
+    held_once(world, day)
+    fetched = world.sandbox.counters()["media_by_path"]
     assert sum(fetched.values()) > len(fetched) + 4, "they did not meet, so nothing was shown"
-    assert it.objects("conflicts/") == {}
-    states = it.states(day)
+    assert world.objects("conflicts/") == {}
+    states = world.states(day)
     assert {state.status for state in states.values()} == {Status.archived}
-    ledger = it.services().ledger
+    ledger = world.services().ledger
     for report in ("agent_segment_metadata", "global_call_type_detail"):
         assert len(ledger.pulls(report, day)) == 3
         keys = ledger.latest_rows(report, day, columns=["row_key"])["row_key"].to_pylist()
         assert len(keys) == len(set(keys)) == ledger.pulls(report, day)[0].rows
-    bucket = it.services().bucket
+    bucket = world.services().bucket
     assert read_chain(bucket, day).problems == []
     sealed = latest_manifest(bucket, day)
     assert sealed is not None
     assert {entry["status"] for entry in json.loads(bucket.get_bytes(sealed.key))["entries"]} == {"archived"}
     if kind == "moto":
-        versions = it.s3.list_object_versions(Bucket=it.bucket)["Versions"]
+        versions = world.s3.list_object_versions(Bucket=world.bucket)["Versions"]
         written = Counter(
             version["Key"] for version in versions if not version["Key"].startswith(("catalog/", "calls/"))
         )
@@ -264,15 +266,15 @@ def test_runs_of_one_date_side_by_side_end_as_one_would(
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_terminated_run_writes_the_states_it_has_and_ends_its_threads(
-    world: Callable[..., World], nursery: Nursery, recent: list[date], sign: signal.Signals
+    make_world: Callable[..., World], nursery: Nursery, recent: list[date], sign: signal.Signals
 ) -> None:
-    it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.15})
+    world = make_world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.15})
     # The interrupt is an exception, which Python drops when it falls into a weak reference's callback (1 in 80 did).
     for day in recent:
-        run = nursery.start(it, day, ARCHIVE_CONCURRENCY="2")
+        run = nursery.start(world, day, ARCHIVE_CONCURRENCY="2")
         deadline = time.monotonic() + LOOK_S
         under = f"recordings/date={day}/"
-        while it.s3.list_objects_v2(Bucket=it.bucket, Prefix=under).get("KeyCount", 0) < 8:
+        while world.s3.list_objects_v2(Bucket=world.bucket, Prefix=under).get("KeyCount", 0) < 8:
             assert time.monotonic() < deadline, run.outcome()
             time.sleep(0.02)
         run.signal(sign)
@@ -285,15 +287,17 @@ def test_a_terminated_run_writes_the_states_it_has_and_ends_its_threads(
     assert outcome["success"] is False
     assert any("DagsterExecutionInterruptedError" in error for error in outcome["errors"])
     assert [name for name in outcome["threads"] if name.startswith("recording")] == []
-    states = it.states(day)
+    states = world.states(day)
     held = [state for state in states.values() if state.status is Status.archived]
-    stored = set(it.objects().values())
+    stored = set(world.objects().values())
     assert 4 <= len(held) < len(states)  # four at most were stored and not yet settled
     assert {state.sha256 for state in held} <= stored
-    it.sandbox.reset()
-    assert it.run(day).success
-    held_once(it, day)
-    again = it.sandbox.counters()["media_by_path"]
+    world.sandbox.reset()
+    assert world.run(day).success
+    held_once(world, day)
+    again = world.sandbox.counters()["media_by_path"]
     assert [
-        recording["file"] for recording in it.truth(day) if recording["sha256"] in stored and recording["file"] in again
+        recording["file"]
+        for recording in world.truth(day)
+        if recording["sha256"] in stored and recording["file"] in again
     ] == []

@@ -31,29 +31,29 @@ ALL = [*PULL, "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
-def current(world: Callable[..., World]) -> Callable[..., World]:
+def current(make_world: Callable[..., World]) -> Callable[..., World]:
     """A world whose source is the current API."""
 
     def make(**arguments: Any) -> World:
         sandbox = {"limits": FREE, **arguments.pop("sandbox", {})}
-        return world(sandbox=sandbox, **{**CURRENT, **arguments})
+        return make_world(sandbox=sandbox, **{**CURRENT, **arguments})
 
     return make
 
 
-def segments_of(it: World, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
+def segments_of(world: World, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
     """The recordings that the current API has of these dates, by the sandbox's own word."""
-    return [recording for recording in it.truth(*days, timezone=timezone) if recording["segment"]]
+    return [recording for recording in world.truth(*days, timezone=timezone) if recording["segment"]]
 
 
-def rows_of(it: World, day: date, *columns: str) -> list[dict[str, Any]]:
+def rows_of(world: World, day: date, *columns: str) -> list[dict[str, Any]]:
     names = ["account_id", "row_key", *columns]
-    return it.services().ledger.latest_rows("interaction_metadata", day, columns=names).to_pylist()
+    return world.services().ledger.latest_rows("interaction_metadata", day, columns=names).to_pylist()
 
 
-def times_asked(it: World) -> dict[str, int]:
+def times_asked(world: World) -> dict[str, int]:
     """Start of each window that was asked for -> how often."""
-    return {name.rpartition("/")[2]: count for name, count in it.sandbox.counters()["windows"].items()}
+    return {name.rpartition("/")[2]: count for name, count in world.sandbox.counters()["windows"].items()}
 
 
 def starts(day: date, *hours: int) -> list[str]:
@@ -63,13 +63,13 @@ def starts(day: date, *hours: int) -> list[str]:
 def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_names(
     current: Callable[..., World], recent: list[date]
 ) -> None:
-    it = current(RINGCX_DOWNLOAD_METHOD="POST")
+    world = current(RINGCX_DOWNLOAD_METHOD="POST")
     for day in (recent[0], recent[1]):
-        result = it.run(day, select=ALL)
-        assert result.success, it.failures(result)
-    truth = segments_of(it, recent[0])
+        result = world.run(day, select=ALL)
+        assert result.success, world.failures(result)
+    truth = segments_of(world, recent[0])
     assert truth
-    states, objects = it.states(recent[0]), it.objects(f"recordings/date={recent[0]}/")
+    states, objects = world.states(recent[0]), world.objects(f"recordings/date={recent[0]}/")
     for recording in truth:
         dialog, segment = recording["segment"]["dialog_id"], recording["segment"]["segment_id"]
         key = f"recordings/date={recent[0]}/account_id=15300002/layout=stereo/{dialog}_{segment}.wav"
@@ -79,9 +79,9 @@ def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_
         assert state.source == "interaction_metadata"
         assert (state.expected_duration_s, state.warnings) == (recording["duration_s"], ())
     assert len(objects) == len(truth) == len(states)
-    it.sandbox.reset()
-    assert it.run(recent[0], select=ALL).success
-    counters = it.sandbox.counters()
+    world.sandbox.reset()
+    assert world.run(recent[0], select=ALL).success
+    counters = world.sandbox.counters()
     assert "download" not in counters["requests"]
     assert counters["leaked_credentials"] == []
 
@@ -104,16 +104,16 @@ def test_the_graph_has_the_assets_and_checks_of_the_chosen_source() -> None:
 def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
     current: Callable[..., World], day: date, hours: int
 ) -> None:
-    it = current(ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW="10800")
-    result = it.run(day, select=PULL)
-    assert it.metadata(result, "interaction_metadata")["whole_day"] is True
+    world = current(ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW="10800")
+    result = world.run(day, select=PULL)
+    assert world.metadata(result, "interaction_metadata")["whole_day"] is True
     bounds = day_bounds(day, ZoneInfo("Europe/Berlin"))
-    traces = sorted(it.services().ledger.pulls(TRACES, day), key=lambda pull: pull.period_start)
+    traces = sorted(world.services().ledger.pulls(TRACES, day), key=lambda pull: pull.period_start)
     assert (traces[0].period_start, traces[-1].period_end) == bounds
     assert all(earlier.period_end == later.period_start for earlier, later in pairwise(traces))
     assert sum((trace.period_end - trace.period_start for trace in traces), timedelta()) == timedelta(hours=hours)
-    assert set(times_asked(it)) == {f"{trace.period_start:%Y-%m-%dT%H:%M:%S}" for trace in traces}
-    ended = [datetime.fromisoformat(row["segment_end_time_ms"]) for row in rows_of(it, day, "segment_end_time_ms")]
+    assert set(times_asked(world)) == {f"{trace.period_start:%Y-%m-%dT%H:%M:%S}" for trace in traces}
+    ended = [datetime.fromisoformat(row["segment_end_time_ms"]) for row in rows_of(world, day, "segment_end_time_ms")]
     assert ended
     assert all(bounds[0] <= end <= bounds[1] for end in ended)
 
@@ -121,17 +121,17 @@ def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
 def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: Callable[..., World]) -> None:
     now = datetime.now(UTC)
     zone = f"Etc/GMT{now.hour - 13:+d}"  # where it is one o'clock: in the middle of a day, and of its fifth window
-    it, today = current(ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
-    result = it.run(today, select=PULL)
-    assert it.metadata(result, "interaction_metadata")["whole_day"] is False
-    (pull,) = it.services().ledger.pulls("interaction_metadata", today)
+    world, today = current(ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
+    result = world.run(today, select=PULL)
+    assert world.metadata(result, "interaction_metadata")["whole_day"] is False
+    (pull,) = world.services().ledger.pulls("interaction_metadata", today)
     assert pull.period_end <= pull.pulled_at - timedelta(minutes=15)
-    before = times_asked(it)
+    before = times_asked(world)
     time.sleep(1.1)  # periods end at whole seconds
-    assert it.run(today, select=PULL).success
+    assert world.run(today, select=PULL).success
     # The whole windows are not asked for again so soon; the one that is not over yet has grown.
     assert {
-        name: count - before.get(name, 0) for name, count in times_asked(it).items() if count > before.get(name, 0)
+        name: count - before.get(name, 0) for name, count in times_asked(world).items() if count > before.get(name, 0)
     } == ({max(before): 1})
 
 
@@ -139,39 +139,39 @@ def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
     current: Callable[..., World], recent: list[date]
 ) -> None:
     day = recent[0]
-    it = current(faults=Faults(report_server_error=Where(paths=(f"interaction_metadata/{day}T12:00:00",))))
-    result = it.run(day, select=PULL)
+    world = current(faults=Faults(report_server_error=Where(paths=(f"interaction_metadata/{day}T12:00:00",))))
+    result = world.run(day, select=PULL)
     assert not result.success
-    assert "is not available now (HTTP 503)" in it.failures(result)["interaction_metadata"]
-    assert set(times_asked(it)) == set(starts(day, 0, 3, 6, 9, 12))
-    assert it.services().ledger.pulls("interaction_metadata", day) == []
-    it.sandbox.reset()
-    it.sandbox.set_faults(Faults())
-    assert it.run(day, select=PULL).success
-    assert times_asked(it) == dict.fromkeys(starts(day, 12, 15, 18, 21), 1)
-    (pull,) = it.services().ledger.pulls("interaction_metadata", day)
-    assert pull.rows == pull.new == len(rows_of(it, day))
-    it.sandbox.reset()
-    it.sandbox.set_faults(Faults())
-    assert it.run(day, select=PULL).success  # complete by now: a later pull asks for all, since rows change
-    assert times_asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
-    assert it.services().ledger.pulls("interaction_metadata", day)[-1].unchanged == pull.rows
+    assert "is not available now (HTTP 503)" in world.failures(result)["interaction_metadata"]
+    assert set(times_asked(world)) == set(starts(day, 0, 3, 6, 9, 12))
+    assert world.services().ledger.pulls("interaction_metadata", day) == []
+    world.sandbox.reset()
+    world.sandbox.set_faults(Faults())
+    assert world.run(day, select=PULL).success
+    assert times_asked(world) == dict.fromkeys(starts(day, 12, 15, 18, 21), 1)
+    (pull,) = world.services().ledger.pulls("interaction_metadata", day)
+    assert pull.rows == pull.new == len(rows_of(world, day))
+    world.sandbox.reset()
+    world.sandbox.set_faults(Faults())
+    assert world.run(day, select=PULL).success  # complete by now: a later pull asks for all, since rows change
+    assert times_asked(world) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
+    assert world.services().ledger.pulls("interaction_metadata", day)[-1].unchanged == pull.rows
 
 
 def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
     current: Callable[..., World], rclone: Store, nursery: Nursery, recent: list[date]
 ) -> None:
-    it, day = current(store=rclone), recent[0]
-    run = nursery.start(it, day, RINGCX_LIMIT_METADATA="3/3600")  # three windows, then it waits for an hour
+    world, day = current(store=rclone), recent[0]
+    run = nursery.start(world, day, RINGCX_LIMIT_METADATA="3/3600")  # three windows, then it waits for an hour
     deadline = time.monotonic() + 60
-    while len(it.services().ledger.pulls(TRACES, day)) < 3:
+    while len(world.services().ledger.pulls(TRACES, day)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     run.signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
-    assert times_asked(it) == dict.fromkeys(starts(day, 0, 3, 6), 1)
-    assert it.run(day, select=PULL).success
-    assert times_asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
+    assert times_asked(world) == dict.fromkeys(starts(day, 0, 3, 6), 1)
+    assert world.run(day, select=PULL).success
+    assert times_asked(world) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
 
 
 def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_others_are_kept(
@@ -180,44 +180,44 @@ def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_othe
     day = recent[0]
     for fault in ("report_html_200", "report_json_error_200", "report_cut_off", "report_no_url_column"):
         faults = Faults(**{fault: Where(paths=(f"interaction_metadata/{day}T18:00:00",))})
-        it = current(faults=faults, sandbox={"calls_per_day": (40, 40)})
-        result = it.run(day, select=PULL)
+        world = current(faults=faults, sandbox={"calls_per_day": (40, 40)})
+        result = world.run(day, select=PULL)
         assert not result.success
-        sentence = it.failures(result)["interaction_metadata"]
+        sentence = world.failures(result)["interaction_metadata"]
         assert "interaction_metadata of" in sentence
         for secret in ("internal error", "sign in"):
             assert secret not in sentence
-        ended = [row["segment_end_time_ms"] for row in rows_of(it, day, "segment_end_time_ms")]
+        ended = [row["segment_end_time_ms"] for row in rows_of(world, day, "segment_end_time_ms")]
         assert ended
         assert not [end for end in ended if f"{day}T18:00:00" <= end < f"{day}T21:00:00"]
-        assert len(it.services().ledger.pulls(TRACES, day)) == 7
-        assert it.services().ledger.pulls("interaction_metadata", day) == []
+        assert len(world.services().ledger.pulls(TRACES, day)) == 7
+        assert world.services().ledger.pulls("interaction_metadata", day) == []
 
 
 def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is_taken(
     current: Callable[..., World], recent: list[date]
 ) -> None:
-    it = current(faults=Faults(late_links=Where(share=1.0, first=1)))
+    world = current(faults=Faults(late_links=Where(share=1.0, first=1)))
     day = recent[0]
-    first = it.run(day, select=ALL)
-    assert it.metadata(first, "interaction_metadata")["rows_with_link"] == 0
-    assert it.states(day) == {}
-    second = it.run(day, select=ALL)
-    seen = it.metadata(second, "interaction_metadata")
+    first = world.run(day, select=ALL)
+    assert world.metadata(first, "interaction_metadata")["rows_with_link"] == 0
+    assert world.states(day) == {}
+    second = world.run(day, select=ALL)
+    seen = world.metadata(second, "interaction_metadata")
     assert seen["rows_changed"] == seen["rows_with_link"] > 0
     assert seen["rows_new"] == seen["rows_vanished"] == 0
-    assert {state.status for state in it.states(day).values()} == {Status.archived}
+    assert {state.status for state in world.states(day).values()} == {Status.archived}
 
 
 def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
     current: Callable[..., World], recent: list[date]
 ) -> None:
-    it = current(faults=Faults(report_reordered=Where(share=1.0)), sandbox={"calls_per_day": (12, 12)})
+    world = current(faults=Faults(report_reordered=Where(share=1.0)), sandbox={"calls_per_day": (12, 12)})
     days = recent[:2]
     for day in days:
-        assert it.run(day, select=[*PULL, "recording_links"]).success
+        assert world.run(day, select=[*PULL, "recording_links"]).success
     columns = ("channel_class", "segment_type", "agent_notes", "segment_events", "has_recording", "futurefield")
-    rows = [row for day in days for row in rows_of(it, day, *columns)]
+    rows = [row for day in days for row in rows_of(world, day, *columns)]
     digital = [row for row in rows if row["channel_class"] == "DIGITAL"]
     assert digital
     assert {row["has_recording"] for row in digital} == {None}
@@ -226,39 +226,39 @@ def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
     events = [json.loads(row["segment_events"]) for row in rows if row["segment_events"]]
     assert {event["eventType"] for each in events for event in each} == {"REC_START", "REC_STOP"}
     recorded = sum(row["has_recording"] == "true" for row in rows)
-    assert 0 < recorded == len({key for day in it.services().ledger.state_days() for key in it.states(day)})
+    assert 0 < recorded == len({key for day in world.services().ledger.state_days() for key in world.states(day)})
 
 
 def test_without_the_right_the_failure_names_it(current: Callable[..., World], recent: list[date]) -> None:
-    it = current(sandbox={"wem": False})
-    result = it.run(recent[0], select=PULL)
-    sentence = it.failures(result)["interaction_metadata"]
+    world = current(sandbox={"wem": False})
+    result = world.run(recent[0], select=PULL)
+    sentence = world.failures(result)["interaction_metadata"]
     assert "HTTP 403" in sentence
     assert "WEM access right" in sentence
-    assert sum(times_asked(it).values()) == 0
-    assert it.sandbox.counters()["requests"]["metadata"] == 1  # no window has it, so one question is enough
+    assert sum(times_asked(world).values()) == 0
+    assert world.sandbox.counters()["requests"]["metadata"] == 1  # no window has it, so one question is enough
 
 
 def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run_with_a_sentence(
     current: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = current(faults=Faults(token_seconds=1.5))
-    assert it.run(recent[0], select=ALL).success
-    assert {state.status for state in it.states(recent[0]).values()} == {Status.archived}
+    world = current(faults=Faults(token_seconds=1.5))
+    assert world.run(recent[0], select=ALL).success
+    assert {state.status for state in world.states(recent[0]).values()} == {Status.archived}
     for name in ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET"):
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RINGCX_API_TOKEN", it.sandbox.config.credentials.api_token)
-    result = it.run(recent[2], select=ALL)
-    assert "WEM access right" in it.failures(result)["recordings"]
-    assert {state.status for state in it.states(recent[2]).values()} == {Status.pending}
+    monkeypatch.setenv("RINGCX_API_TOKEN", world.sandbox.config.credentials.api_token)
+    result = world.run(recent[2], select=ALL)
+    assert "WEM access right" in world.failures(result)["recordings"]
+    assert {state.status for state in world.states(recent[2]).values()} == {Status.pending}
 
 
 def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adopted(
     current: Callable[..., World], recent: list[date]
 ) -> None:
-    it = current(faults=Faults(mono_file=Where(share=1.0)))
-    assert it.run(recent[0], select=ALL).success
-    states = it.states(recent[0])
+    world = current(faults=Faults(mono_file=Where(share=1.0)))
+    assert world.run(recent[0], select=ALL).success
+    states = world.states(recent[0])
     assert {(state.status, state.layout, state.warnings) for state in states.values()} == {
         (Status.archived, "stereo", ("mono_segment",))
     }
@@ -266,14 +266,14 @@ def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adop
 
 def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., World]) -> None:
     final = {"not_found": Status.missing, "html_200": Status.rejected, "forbidden": Status.denied}
-    it = current()
-    bad = dict(zip((segment["segment"]["recording_id"] for segment in segments_of(it, OLD)), final, strict=False))
-    files = {segment["segment"]["recording_id"]: segment["file"] for segment in segments_of(it, OLD)}
-    it.sandbox.set_faults(Faults(**{fault: Where(paths=(files[key],)) for key, fault in bad.items()}))
+    world = current()
+    bad = dict(zip((segment["segment"]["recording_id"] for segment in segments_of(world, OLD)), final, strict=False))
+    files = {segment["segment"]["recording_id"]: segment["file"] for segment in segments_of(world, OLD)}
+    world.sandbox.set_faults(Faults(**{fault: Where(paths=(files[key],)) for key, fault in bad.items()}))
     for _ in range(3):
-        assert it.run(OLD, select=ALL).success
-        it.passed += timedelta(hours=13)
-    status_of = {key: state.status for key, state in it.states(OLD).items()}
+        assert world.run(OLD, select=ALL).success
+        world.passed += timedelta(hours=13)
+    status_of = {key: state.status for key, state in world.states(OLD).items()}
     assert {key: status_of[key] for key in bad} == {key: final[fault] for key, fault in bad.items()}
     assert {status for key, status in status_of.items() if key not in bad} == {Status.archived}
     assert len(bad) == len(final)
@@ -282,9 +282,9 @@ def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Worl
 def test_what_the_current_api_gives_proves_nothing_of_the_log_in_for_links_at_the_same_host(
     current: Callable[..., World], recent: list[date]
 ) -> None:
-    it = current(RINGCX_SOURCE="both", faults=Faults(unauthorized=Where(paths=("*-[0-9].WAV",))))  # mono
-    result = it.run(recent[0], select=[*PULL, "global_call_type_detail", "recording_links", "recordings"])
+    world = current(RINGCX_SOURCE="both", faults=Faults(unauthorized=Where(paths=("*-[0-9].WAV",))))  # mono
+    result = world.run(recent[0], select=[*PULL, "global_call_type_detail", "recording_links", "recordings"])
     assert not result.success
-    assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
-    of = {state.layout: state.status for state in it.states(recent[0]).values()}
+    assert "RINGCX_MEDIA_USERNAME" in world.failures(result)["recordings"]
+    of = {state.layout: state.status for state in world.states(recent[0]).values()}
     assert of == {"stereo": Status.archived, "mono": Status.pending}

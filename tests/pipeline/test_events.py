@@ -33,9 +33,9 @@ EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
-def world(world: Callable[..., World]) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World]) -> Callable[..., World]:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
-    return partial(world, LEDGER_URL="ledger")
+    return partial(make_world, LEDGER_URL="ledger")
 
 
 @pytest.fixture
@@ -74,21 +74,21 @@ def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
 
 
 def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     received = datetime.now(UTC).replace(microsecond=0)
-    store(events_folder, day, event_fields(it, calls(it, day)), at=received)
-    result = it.run(day, select=EVENTS)
+    store(events_folder, day, event_fields(world, calls(world, day)), at=received)
+    result = world.run(day, select=EVENTS)
     assert result.success
-    found = it.metadata(result, "end_call_events")
-    recorded = [call for call in calls(it, day) if call.mono]
-    assert (found["events_new"], found["events_with_link"]) == (len(calls(it, day)), len(recorded))
-    assert found["dagster/partition_row_count"] == len(calls(it, day))
+    found = world.metadata(result, "end_call_events")
+    recorded = [call for call in calls(world, day) if call.mono]
+    assert (found["events_new"], found["events_with_link"]) == (len(calls(world, day)), len(recorded))
+    assert found["dagster/partition_row_count"] == len(calls(world, day))
     assert "events_of_date" not in found
     assert found["dagster/uri"].endswith(f"/ledger/report_rows/report=end_call_events/date={day}/")
-    assert len(recorded) < len(calls(it, day))  # unanswered calls are rows without a link
-    states = it.states(day, day + timedelta(days=1))
+    assert len(recorded) < len(calls(world, day))  # unanswered calls are rows without a link
+    states = world.states(day, day + timedelta(days=1))
     assert set(states) == {f"{call.account_id}/{call.mono[-1].path}" for call in recorded}
     assert {(state.layout, state.source, state.status) for state in states.values()} == {
         ("mono", "end_call_events", Status.pending)
@@ -101,207 +101,207 @@ def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
 
 
 def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     begun = datetime.now(UTC)
-    store(events_folder, day, event_fields(it, calls(it, day)), at=begun - timedelta(seconds=130))
-    result = it.run(day, select=EVENTS)
-    found = it.metadata(result, "recordings")
-    assert found["archived"] == found["recordings_by_event"] == len(it.states(day, day + timedelta(days=1)))
+    store(events_folder, day, event_fields(world, calls(world, day)), at=begun - timedelta(seconds=130))
+    result = world.run(day, select=EVENTS)
+    found = world.metadata(result, "recordings")
+    assert found["archived"] == found["recordings_by_event"] == len(world.states(day, day + timedelta(days=1)))
     passed = (datetime.now(UTC) - begun).total_seconds()
     assert 130 <= found["event_to_archive_median_s"] <= found["event_to_archive_p95_s"] <= 130 + passed
-    assert "recordings_by_event" not in it.metadata(it.run(day, select=EVENTS), "recordings")
+    assert "recordings_by_event" not in world.metadata(world.run(day, select=EVENTS), "recordings")
 
 
 @pytest.mark.slow
 def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (60, 60)}), recent[0]
+    world, day = make_world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (60, 60)}), recent[0]
     with ReceiverProcess(events_folder) as receiver:
         route = {"url": receiver.url, "header": ("Authorization", AUTHORIZATION), "lost": 0.1, "doubled": 0.1}
-        sent = EventSender(it.sandbox.config, it.sandbox.url, EventRoute(form="query", **route)).send_day(day)
+        sent = EventSender(world.sandbox.config, world.sandbox.url, EventRoute(form="query", **route)).send_day(day)
     assert set(sent.statuses) == {200}
     assert sent.calls["lost"] > 2
     assert sent.calls["twice"] > 2
-    first = it.run(day, select=EVENTS)
-    found = it.metadata(first, "end_call_events")
+    first = world.run(day, select=EVENTS)
+    found = world.metadata(first, "end_call_events")
     assert (found["events_read"], found["events_new"]) == (sum(sent.statuses.values()), len(sent.acknowledged))
-    result = it.run(day)
+    result = world.run(day)
     assert result.success
-    truth = {recording["recording_id"]: recording["sha256"] for recording in it.truth(day)}
-    states = {key: state for key, state in it.states(day).items() if state.date == day}
+    truth = {recording["recording_id"]: recording["sha256"] for recording in world.truth(day)}
+    states = {key: state for key, state in world.states(day).items() if state.date == day}
     assert set(states) == set(truth)
     # What an event told two minutes ago and less is not due yet; the report does not make it wait, nor come twice.
     waiting = {key for key, state in states.items() if state.status is Status.pending}
     assert all(states[key].source == "end_call_events" for key in waiting)
-    three_minutes_on = Environment(clock=lambda: datetime.now(UTC) + timedelta(minutes=3), s3_client=it.s3)
+    three_minutes_on = Environment(clock=lambda: datetime.now(UTC) + timedelta(minutes=3), s3_client=world.s3)
     later = build_defs(environment=three_minutes_on).resolve_job_def("archive_day")
-    last = later.execute_in_process(partition_key=day.isoformat(), instance=it.instance)
-    assert {state.status for state in it.states(day).values() if state.date == day} == {Status.archived}
-    assert it.sandbox.counters()["media_by_path"] == dict.fromkeys(it.sandbox.counters()["media_by_path"], 1)
+    last = later.execute_in_process(partition_key=day.isoformat(), instance=world.instance)
+    assert {state.status for state in world.states(day).values() if state.date == day} == {Status.archived}
+    assert world.sandbox.counters()["media_by_path"] == dict.fromkeys(world.sandbox.counters()["media_by_path"], 1)
     assert check_of(last, "every_recording_is_accounted_for").passed
     arrived = check_of(last, "every_event_arrived")
-    lost = {call.uii for call in calls(it, day) if call.mono and call.uii in sent.lost}
+    lost = {call.uii for call in calls(world, day) if call.mono and call.uii in sent.lost}
     assert not arrived.passed
     assert arrived.severity.value == "WARN"
     assert counts_of(last, "every_event_arrived")["calls_without_event"] == len(lost)
     assert "check the receiver" in arrived.metadata["to_do"].value
     sample = listed(arrived.metadata["sample"].value)
     assert {row["uii"] for row in sample} == lost
-    customers = {call.ani for call in calls(it, day)} | {call.dnis for call in calls(it, day)}
+    customers = {call.ani for call in calls(world, day)} | {call.dnis for call in calls(world, day)}
     shown = " ".join(str(event) for run in (first, result, last) for event in run.all_events)
     assert not [number for number in customers if number in shown]
 
 
 def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
-    events = event_fields(it, calls(it, day))
+    world, day = make_world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
+    events = event_fields(world, calls(world, day))
     store(events_folder, day, events)
-    assert it.run(day, select=["end_call_events"]).success
-    ledger = it.services().ledger
+    assert world.run(day, select=["end_call_events"]).success
+    ledger = world.services().ledger
     rows = ledger.all_rows("end_call_events", day).num_rows
     assert rows == len(events)
     store(events_folder, day, [*events[:3], *events[:1]], at=datetime.now(UTC) + timedelta(seconds=5))
-    again = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    again = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
     assert (again["events_read"], again["events_new"], again["events_known"]) == (4, 0, 4)
-    idle = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    idle = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
     assert (idle["events_read"], idle["files_read"]) == (0, 0)
     for trace in Path("ledger", "event_reads").rglob("*.parquet"):
         trace.unlink()  # as if each run had been killed before it wrote down how far it read
-    afresh = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    afresh = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
     assert (afresh["events_read"], afresh["events_new"]) == (len(events) + 4, 0)
     assert ledger.all_rows("end_call_events", day).num_rows == rows
 
 
 def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
-    (event, *_) = event_fields(it, [call for call in calls(it, day) if call.mono])
+    world, day = make_world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
+    (event, *_) = event_fields(world, [call for call in calls(world, day) if call.mono])
     now = datetime.now(UTC)
     store(events_folder, day, [event | {"agent_disposition": ""}], at=now)
     store(events_folder, day, [event | {"agent_disposition": "Resolved"}], at=now + timedelta(seconds=1))
-    assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_changed"] == 1
+    assert world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")["events_changed"] == 1
     store(events_folder, day, [event | {"agent_disposition": ""}], at=now + timedelta(seconds=2))
-    assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_known"] == 1
-    (latest,) = it.services().ledger.latest_rows("end_call_events", day).to_pylist()
+    assert world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")["events_known"] == 1
+    (latest,) = world.services().ledger.latest_rows("end_call_events", day).to_pylist()
     assert latest["agent_disposition"] == "Resolved"
 
 
 def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_again_when_it_has_grown(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     first, second = (
         frame({"received_at": "2026-11-20T10:00:00+00:00", "fields": event})
-        for event in event_fields(it, calls(it, day)[:2])
+        for event in event_fields(world, calls(world, day)[:2])
     )
     file = events_folder / day_folder(day) / "01KB0000000000000000000000.events"
     file.parent.mkdir(parents=True)
     file.write_bytes(first + second[:40])
-    assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_new"] == 1
+    assert world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")["events_new"] == 1
     file.write_bytes(first + second)
-    grown = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    grown = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
     assert (grown["events_read"], grown["events_new"], grown["damaged_lines"]) == (2, 1, 0)
     file.write_bytes(first + second + b"spoiled by the disk\n" + first)
     for _ in range(2):  # shown by every run, until somebody looks
-        spoiled = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+        spoiled = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
         assert (spoiled["events_read"], spoiled["events_new"], spoiled["damaged_lines"]) == (3, 0, 1)
 
 
 def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
-    world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
-    both = calls(it, day)
+    world, day = make_world(EVENTS_URL=str(events_folder), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
+    both = calls(world, day)
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
-    store(events_folder, day, event_fields(it, both))
-    found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
+    store(events_folder, day, event_fields(world, both))
+    found = world.metadata(world.run(day, select=EVENTS), "end_call_events")
     others = [call for call in both if call.account_id == "15300003"]
     assert (found["events_new"], found["events_of_other_accounts"]) == (len(both) - len(others), len(others))
-    assert {state.account_id for state in it.states(day).values()} == {"15300002"}
+    assert {state.account_id for state in world.states(day).values()} == {"15300002"}
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002,15300003")
     for new in (len(others), 0):
-        found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
+        found = world.metadata(world.run(day, select=EVENTS), "end_call_events")
         assert (found["events_new"], found["events_of_other_accounts"]) == (new, 0)
-    assert {state.account_id for state in it.states(day).values()} == {"15300002", "15300003"}
+    assert {state.account_id for state in world.states(day).values()} == {"15300002", "15300003"}
 
 
 def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_are_gone(
-    world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
-    store(events_folder, day, event_fields(it, calls(it, day)))
-    assert it.run(day, select=["end_call_events"]).success
-    kept = it.services().ledger.all_rows("end_call_events", day)
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
+    store(events_folder, day, event_fields(world, calls(world, day)))
+    assert world.run(day, select=["end_call_events"]).success
+    kept = world.services().ledger.all_rows("end_call_events", day)
     Path("ledger/report_rows/report=end_call_events").rename("ledger/report_rows/report=end_call_events_foreign")
     shutil.rmtree(events_folder)
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300009")
-    it.run(day, select=["end_call_events"])
-    assert it.services().ledger.all_rows("end_call_events", day).num_rows == 0
+    world.run(day, select=["end_call_events"])
+    assert world.services().ledger.all_rows("end_call_events", day).num_rows == 0
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
     for new in (kept.num_rows, 0):
-        found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+        found = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
         assert (found["events_new"], found["events_known"], found["events_read"]) == (new, 0, 0)
-    taken = it.services().ledger.all_rows("end_call_events", day)
+    taken = world.services().ledger.all_rows("end_call_events", day)
     assert set(taken["row_hash"].to_pylist()) == set(kept["row_hash"].to_pylist())
     assert set(taken["account_id"].to_pylist()) == {"15300002"}
 
 
 @pytest.mark.parametrize("record", [{}, {"fields": {"call_id": "1"}}, {"received_at": "x", "fields": {"call_id": 1}}])
 def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
     recent: list[date],
     events_folder: Path,
     record: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     LocalEvents(events_folder).write([(day_folder(day), frame(record))])
-    store(events_folder, day, event_fields(it, calls(it, day)))
-    found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
-    assert (found["events_new"], found["damaged_lines"]) == (len(calls(it, day)), 1)
+    store(events_folder, day, event_fields(world, calls(world, day)))
+    found = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
+    assert (found["events_new"], found["damaged_lines"]) == (len(calls(world, day)), 1)
     (message,) = {entry.getMessage() for entry in caplog.records if entry.name == "pipelines.steps.pull.events"}
     assert message.startswith(f"The file {day_folder(day)}")
 
 
 def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder), EVENTS_TIMEZONE="US/Pacific"), recent[0]
-    store(events_folder, day, event_fields(it, calls(it, day)))
-    found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
-    assert found["start_disagrees"] == len(calls(it, day))
-    starts = {call.uii: call.started_at for call in calls(it, day)}
-    assert all(state.started_at == starts[state.uii] for state in it.states(day).values())
+    world, day = make_world(EVENTS_URL=str(events_folder), EVENTS_TIMEZONE="US/Pacific"), recent[0]
+    store(events_folder, day, event_fields(world, calls(world, day)))
+    found = world.metadata(world.run(day, select=EVENTS), "end_call_events")
+    assert found["start_disagrees"] == len(calls(world, day))
+    starts = {call.uii: call.started_at for call in calls(world, day)}
+    assert all(state.started_at == starts[state.uii] for state in world.states(day).values())
 
 
 def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
-    store(events_folder, day, event_fields(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
-    by_events = it.run(day, select=EVENTS, checks=True)
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
+    store(events_folder, day, event_fields(world, calls(world, day)), at=datetime.now(UTC) - timedelta(minutes=5))
+    by_events = world.run(day, select=EVENTS, checks=True)
     assert not check_of(by_events, "every_recording_is_accounted_for").passed
     assert counts_of(by_events, "every_recording_is_accounted_for")["reports_not_pulled"] == 2
-    other = it.run(recent[1], checks=True)
+    other = world.run(recent[1], checks=True)
     assert check_of(other, "every_recording_is_accounted_for").passed
-    assert it.metadata(other, "end_call_events")["events_read"] == 0
+    assert world.metadata(other, "end_call_events")["events_read"] == 0
 
 
 def test_the_check_says_both_ways_what_the_other_does_not_know(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (50, 50)}), recent[1]
-    recorded = [call for call in calls(it, day) if call.mono]
-    events = event_fields(it, recorded[30:])
+    world, day = make_world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (50, 50)}), recent[1]
+    recorded = [call for call in calls(world, day) if call.mono]
+    events = event_fields(world, recorded[30:])
     invented = events[0] | {"call_id": f"{day:%Y%m%d}120000" + "0" * 14}
     store(events_folder, day, [*events, invented])
-    result = it.run(day, checks=True)
+    result = world.run(day, checks=True)
     found = counts_of(result, "every_event_arrived")
     assert (found["calls_without_event"], found["events_without_call"]) == (30, 1)
     assert (found["calls_with_recording"], found["events_with_recording"]) == (len(recorded), len(events) + 1)
@@ -310,18 +310,18 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
     sample = listed(finding.metadata["sample"].value)
     assert [row["matter"] for row in sample] == ["without_call"] + ["without_event"] * 30
     assert f"30 have no event ({30 / len(recorded):.2%})" in (finding.description or "")
-    before = it.run(recent[0], checks=True)  # the first event is of a later date
+    before = world.run(recent[0], checks=True)  # the first event is of a later date
     assert check_of(before, "every_event_arrived").passed
 
 
 def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
-    world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: Callable[..., World], recent: list[date], events_folder: Path
 ) -> None:
-    it, day = world(EVENTS_URL=str(events_folder)), recent[0]
-    store(events_folder, day, event_fields(it, calls(it, day)))
-    assert it.run(day, select=["end_call_events"]).success
-    settings = it.services().settings
-    finding = every_event_arrived(it.services().ledger, day, settings, now=datetime.now(UTC))
+    world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
+    store(events_folder, day, event_fields(world, calls(world, day)))
+    assert world.run(day, select=["end_call_events"]).success
+    settings = world.services().settings
+    finding = every_event_arrived(world.services().ledger, day, settings, now=datetime.now(UTC))
     assert (finding.counts["events_without_call"], finding.counts["accounts_not_compared"]) == (0, 1)
 
 
@@ -344,15 +344,17 @@ def test_an_event_and_a_call_whose_uii_differs_in_letter_case_only_are_the_same_
     assert (finding.counts["calls_without_event"], finding.counts["events_without_call"]) == (0, 0)
 
 
-def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[..., World], recent: list[date]) -> None:
-    it, day = world(), recent[0]
-    it.variables["EVENTS_URL"] = f"s3://{it.bucket}/events"
+def test_events_in_a_bucket_are_taken_like_those_in_a_folder(
+    make_world: Callable[..., World], recent: list[date]
+) -> None:
+    world, day = make_world(), recent[0]
+    world.variables["EVENTS_URL"] = f"s3://{world.bucket}/events"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVENTS_URL", it.variables["EVENTS_URL"])
-        keeper = events_at(it.variables["EVENTS_URL"], lambda: it.s3)
+        patch.setenv("EVENTS_URL", world.variables["EVENTS_URL"])
+        keeper = events_at(world.variables["EVENTS_URL"], lambda: world.s3)
         received = datetime.now(UTC).isoformat()
-        for event in event_fields(it, calls(it, day)):
+        for event in event_fields(world, calls(world, day)):
             keeper.write([(day_folder(day), frame({"received_at": received, "fields": event}))])
-        for new in (len(calls(it, day)), 0):
-            found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+        for new in (len(calls(world, day)), 0):
+            found = world.metadata(world.run(day, select=["end_call_events"]), "end_call_events")
             assert (found["events_new"], found["files_read"]) == (new, new)

@@ -28,14 +28,14 @@ from tests.pipeline.conftest import World
 
 
 def test_find_shows_writes_and_counts_what_it_finds(
-    world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it = world()
-    assert it.run(recent[0]).success
+    world = make_world()
+    assert world.run(recent[0]).success
     around = ["--from", str(recent[0]), "--to", str(recent[0])]
     files = ["--json", str(tmp_path / "found.json"), "--csv", str(tmp_path / "found.csv")]
     capsys.readouterr()
-    assert run("find", [*around, *files], it.s3) == 0
+    assert run("find", [*around, *files], world.s3) == 0
     printed, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
     assert found["format"] == "ringcx-archive/find/1"
     assert found["sentence"] in printed
@@ -48,95 +48,95 @@ def test_find_shows_writes_and_counts_what_it_finds(
     assert [line["uii"] for line in lines] == [call["uii"] for call in found["calls"]]
     assert {line["ani"][:2] for line in lines if line["ani"].startswith(("+", "'"))} <= {"'+"}
     chosen = found["calls"][0]
-    assert run("find", [*around, "--uii", chosen["uii"], "--limit", "1", *files], it.s3) == 0
+    assert run("find", [*around, "--uii", chosen["uii"], "--limit", "1", *files], world.s3) == 0
     again = json.loads((tmp_path / "found.json").read_text())
     assert [call["uii"] for call in again["calls"]] == [chosen["uii"]]
-    assert run("find", [*around, "--agent", "nobody"], it.s3) == 1
+    assert run("find", [*around, "--agent", "nobody"], world.s3) == 1
 
 
 def test_find_does_not_call_a_date_without_its_table_empty(
-    world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it = world()
-    assert it.run(recent[1]).success
-    it.s3.delete_object(Bucket=it.bucket, Key=f"calls/date={recent[1]}/calls.parquet")
+    world = make_world()
+    assert world.run(recent[1]).success
+    world.s3.delete_object(Bucket=world.bucket, Key=f"calls/date={recent[1]}/calls.parquet")
     around = ["--from", str(recent[0]), "--to", str(recent[1])]
     capsys.readouterr()
-    assert run("find", around, it.s3) == 3
+    assert run("find", around, world.s3) == 3
     assert f"Not searched, or only in part: {recent[0]} to {recent[1]} (2 dates)" in capsys.readouterr().out
-    assert run("find", ["--from", str(recent[1]), "--to", str(recent[0])], it.s3) == 2
+    assert run("find", ["--from", str(recent[1]), "--to", str(recent[0])], world.s3) == 2
 
 
 def test_a_date_that_was_never_pulled_is_not_searched_although_its_calls_were_materialized_alone(
-    world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it, day = world(), recent[0]
+    world, day = make_world(), recent[0]
     around = ["--from", str(day), "--to", str(day)]
-    assert "Calls may be missing" in it.metadata(it.run(day, select=["calls"]), "calls")["summary"]
+    assert "Calls may be missing" in world.metadata(world.run(day, select=["calls"]), "calls")["summary"]
     capsys.readouterr()
-    assert run("find", [*around, "--json", str(tmp_path / "found.json")], it.s3) == 3
+    assert run("find", [*around, "--json", str(tmp_path / "found.json")], world.s3) == 3
     assert f"Not searched, or only in part: {day} (1 date)" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["not_indexed"] == [str(day)]
     package = ["--why", "case", "--output", str(tmp_path / "case.zip")]
-    assert run("export", [*around, *package], it.s3) == 3
-    assert "missing" not in it.metadata(it.run(day), "calls")["summary"]
-    assert run("find", around, it.s3) == 0
-    assert run("find", [*around, "--agent", "nobody"], it.s3) == 1
+    assert run("export", [*around, *package], world.s3) == 3
+    assert "missing" not in world.metadata(world.run(day), "calls")["summary"]
+    assert run("find", around, world.s3) == 0
+    assert run("find", [*around, "--agent", "nobody"], world.s3) == 1
 
 
 @pytest.mark.parametrize("pulled", [[], ["agent_segment_metadata"]])
 def test_a_date_of_which_a_report_failed_is_searched_only_in_part(
-    world: Callable[..., World], recent: list[date], pulled: list[str], capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], pulled: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it, day = world(), recent[0]
+    world, day = make_world(), recent[0]
     around = ["--from", str(day), "--to", str(day)]
     # The last four are what the sensor `archive_despite_failed_report` runs.
-    assert it.run(day, select=[*pulled, "recording_links", "recordings", "daily_manifest", "calls"]).success
-    index = build_defs(environment=it.environment).resolve_job_def("calls_index")
-    assert index.execute_in_process(instance=it.instance).success
+    assert world.run(day, select=[*pulled, "recording_links", "recordings", "daily_manifest", "calls"]).success
+    index = build_defs(environment=world.environment).resolve_job_def("calls_index")
+    assert index.execute_in_process(instance=world.instance).success
     capsys.readouterr()
-    assert run("find", [*around, "--uii", "none"], it.s3) == 3
+    assert run("find", [*around, "--uii", "none"], world.s3) == 3
     assert f"Not searched, or only in part: {day} (1 date)" in capsys.readouterr().out
-    assert run("find", around, it.s3) == 3
+    assert run("find", around, world.s3) == 3
     assert ("No call was found." in capsys.readouterr().out) == (not pulled)
-    assert it.run(day).success
-    assert run("find", [*around, "--uii", "none"], it.s3) == 1
+    assert world.run(day).success
+    assert run("find", [*around, "--uii", "none"], world.s3) == 1
 
 
 def test_a_damaged_table_is_an_error_that_says_what_to_do(
-    world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it = world()
-    assert it.run(recent[0]).success
-    it.s3.put_object(Bucket=it.bucket, Key=f"calls/date={recent[0]}/calls.parquet", Body=b"PAR1 no more")
+    world = make_world()
+    assert world.run(recent[0]).success
+    world.s3.put_object(Bucket=world.bucket, Key=f"calls/date={recent[0]}/calls.parquet", Body=b"PAR1 no more")
     capsys.readouterr()
-    assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 2
+    assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], world.s3) == 2
     assert f"materialize `calls` for {recent[0]} again" in capsys.readouterr().err
-    assert it.metadata(it.run(recent[0], select=["calls"]), "calls")["is_new"] is True
-    assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 0
+    assert world.metadata(world.run(recent[0], select=["calls"]), "calls")["is_new"] is True
+    assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], world.s3) == 0
 
 
 def test_a_search_is_in_the_access_log_or_does_not_happen(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
     recent: list[date],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    it = world()
-    assert it.run(recent[0]).success
+    world = make_world()
+    assert world.run(recent[0]).success
     around = ["--from", str(recent[0]), "--to", str(recent[0])]
-    assert run("find", [*around, "--number", "602-555-0142"], it.s3) in {0, 1}
+    assert run("find", [*around, "--number", "602-555-0142"], world.s3) in {0, 1}
     log = tmp_path / "access.json"
-    assert run("access", ["--user", getpass.getuser(), "--json", str(log)], it.s3) == 0
+    assert run("access", ["--user", getpass.getuser(), "--json", str(log)], world.s3) == 0
     (entry,) = json.loads(log.read_text())["entries"]
     assert entry["action"] == "search"
     assert entry["address"] == socket.gethostname()
     assert entry["details"] == {"first": str(recent[0]), "last": str(recent[0]), "number": "602-555-0142"}
     capsys.readouterr()
     refusal = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")
-    monkeypatch.setattr(it.s3, "put_object", Mock(side_effect=refusal))
-    assert run("find", around, it.s3) == 2
+    monkeypatch.setattr(world.s3, "put_object", Mock(side_effect=refusal))
+    assert run("find", around, world.s3) == 2
     printed = capsys.readouterr()
     assert "access/date=" in printed.err
     assert printed.out == ""

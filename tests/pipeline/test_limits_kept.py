@@ -25,19 +25,19 @@ UNDER_WAY_S = 0.5
 
 
 @pytest.fixture
-def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that other processes reach."""
-    return partial(world, store=rclone)
+    return partial(make_world, store=rclone)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once_each(
-    world: Callable[..., World], nursery: Nursery, recent: list[date], store: str, request: pytest.FixtureRequest
+    make_world: Callable[..., World], nursery: Nursery, recent: list[date], store: str, request: pytest.FixtureRequest
 ) -> None:
     # As documented, 2 and 5 requests in 60 s, with the waits made short enough for a test.
     limits = Limits(reports="5/2", exchange="2/2", media="25/1")
-    it = world(
+    world = make_world(
         sandbox={"limits": limits, "calls_per_day": (8, 10), "crossing_zones": ()},
         RINGCX_LIMIT_REPORTS=limits.reports,
         RINGCX_LIMIT_AUTH=limits.exchange,
@@ -45,30 +45,30 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
         RATE_LIMIT_URL=request.getfixturevalue("database") if store == "postgres" else "",
     )
     together = time.time() + 1.0
-    runs = [nursery.start(it, day, go_at=together) for day in recent]
+    runs = [nursery.start(world, day, go_at=together) for day in recent]
     for run in runs:
         assert run.wait() == 0
         assert run.outcome()["success"], run.outcome()["errors"]
-    counted = it.sandbox.counters()
+    counted = world.sandbox.counters()
     assert not any(counted["violations"].values()), counted["violations"]
     assert sum(counted["reports"].values()) == 9, "more than a window takes"
     assert counted["requests"]["media"] > 25
     logins = counted["logins"]
     assert (logins["oauth"], logins["exchange"], logins["legacy_login"]) == (3, 3, 0)
-    assert set(it.objects().values()) >= {recording["sha256"] for recording in it.truth(*recent)}
+    assert set(world.objects().values()) >= {recording["sha256"] for recording in world.truth(*recent)}
 
 
 def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limiter, "ANNOUNCED_FROM_S", 1.0)
-    it = world(RINGCX_LIMIT_REPORTS="1/3", RINGCX_ACCOUNT_IDS="15300002")
+    world = make_world(RINGCX_LIMIT_REPORTS="1/3", RINGCX_ACCOUNT_IDS="15300002")
     reports = ["agent_segment_metadata", "global_call_type_detail"]
-    run = it.run(recent[0], select=reports)
+    run = world.run(recent[0], select=reports)
     assert run.success
     waits = [
         (entry.step_key, entry.user_message)
-        for entry in it.instance.all_logs(run.run_id)
+        for entry in world.instance.all_logs(run.run_id)
         if entry.user_message.startswith("Waiting for a permit of the limit `reports` of account 15300002: about ")
     ]
     assert len(waits) >= 1
@@ -77,16 +77,16 @@ def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
 
 @pytest.mark.slow
 def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
-    world: Callable[..., World], nursery: Nursery, recent: list[date]
+    make_world: Callable[..., World], nursery: Nursery, recent: list[date]
 ) -> None:
-    it = world(sandbox={"calls_per_day": (14, 14), "crossing_zones": (), "media_latency_s": 0.15})
+    world = make_world(sandbox={"calls_per_day": (14, 14), "crossing_zones": (), "media_latency_s": 0.15})
     days = recent[:2]
-    files = [sorted(recording["file"] for recording in it.truth(day)) for day in days]
-    it.sandbox.set_faults({"throttled": {"paths": [files[0][12]], "first": 1}, "retry_after_s": SILENCE_S})
+    files = [sorted(recording["file"] for recording in world.truth(day)) for day in days]
+    world.sandbox.set_faults({"throttled": {"paths": [files[0][12]], "first": 1}, "retry_after_s": SILENCE_S})
     together = time.time() + 1.0
-    runs = [nursery.start(it, day, go_at=together, ARCHIVE_CONCURRENCY="1") for day in days]
+    runs = [nursery.start(world, day, go_at=together, ARCHIVE_CONCURRENCY="1") for day in days]
     deadline = time.monotonic() + 30
-    while not (seen := it.sandbox.counters())["statuses"].get("fault throttled"):
+    while not (seen := world.sandbox.counters())["statuses"].get("fault throttled"):
         assert time.monotonic() < deadline, [run.outcome() for run in runs]
         time.sleep(0.02)
     asked = time.monotonic()
@@ -95,29 +95,29 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
             "one is idle: silence would show nothing"
         )
     time.sleep(UNDER_WAY_S)
-    before = it.sandbox.counters()["requests"]["media"]
+    before = world.sandbox.counters()["requests"]["media"]
     time.sleep(max(0.0, asked + SILENCE_S - 0.3 - time.monotonic()))
-    assert it.sandbox.counters()["requests"]["media"] == before
+    assert world.sandbox.counters()["requests"]["media"] == before
     for run in runs:
         assert run.wait() == 0
         assert run.outcome()["success"], run.outcome()["errors"]
-    counted = it.sandbox.counters()
+    counted = world.sandbox.counters()
     assert counted["requests"]["media"] > before
     assert counted["statuses"]["media 429"] == 1
-    assert set(it.objects().values()) >= {recording["sha256"] for recording in it.truth(*days)}
+    assert set(world.objects().values()) >= {recording["sha256"] for recording in world.truth(*days)}
 
 
 @pytest.mark.slow
 def test_the_requests_of_a_run_wait_with_the_priority_of_its_date(
-    world: Callable[..., World], nursery: Nursery, recent: list[date]
+    make_world: Callable[..., World], nursery: Nursery, recent: list[date]
 ) -> None:
-    it = world(RINGCX_LIMIT_REPORTS="100/1")
-    file = Path(it.variables["DATA_DIR"]) / "rate_limits.sqlite"
-    account = it.sandbox.config.accounts[0]
+    world = make_world(RINGCX_LIMIT_REPORTS="100/1")
+    file = Path(world.variables["DATA_DIR"]) / "rate_limits.sqlite"
+    account = world.sandbox.config.accounts[0]
     limiter = RateLimiter(file)
     limiter.hold_off("reports", account, 60)
     today, old = datetime.now(UTC).date(), date(2024, 2, 29)
-    runs = [nursery.start(it, day) for day in (old, recent[2])]
+    runs = [nursery.start(world, day) for day in (old, recent[2])]
     wanted = {priority.of_requests(day, today, Calendar()) for day in (old, recent[2])}
     deadline = time.monotonic() + 60
     found: set[int] = set()

@@ -85,11 +85,14 @@ def test_days_are_left_only_while_a_date_is_not_complete() -> None:
 
 
 def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
-    world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    it = world(sandbox={"calls_per_day": (3, 3)}, LEDGER_URL="ledger")
+    world = make_world(sandbox={"calls_per_day": (3, 3)}, LEDGER_URL="ledger")
     day = datetime.now(UTC).date() - timedelta(days=2)
-    assert it.run(day).success
+    assert world.run(day).success
     monkeypatch.setenv("ARCHIVE_START_DATE", str(day))
     rows: list[dict[str, Any]] = []
 
@@ -99,14 +102,14 @@ def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
 
     monkeypatch.setattr(metrics_command, "status", remember_status)
     file = tmp_path / "ringcx_archive.prom"
-    assert run("metrics", ["--file", str(file)], it.s3) == 0
+    assert run("metrics", ["--file", str(file)], world.s3) == 0
     assert capsys.readouterr().err == f"{file} was written.\n"
     found = read(file.read_text())
     assert [row["date"] for row in rows] == [str(day), str(day + timedelta(days=1))]
     assert found["recordings_held"] == sum(row["held"] for row in rows) > 0
     # What this date found and stored under the next counts for both, as in `status`.
     this, other = (
-        sum(state.size or 0 for state in it.states(of_day).values()) for of_day in (day, day + timedelta(days=1))
+        sum(state.size or 0 for state in world.states(of_day).values()) for of_day in (day, day + timedelta(days=1))
     )
     assert found["held_bytes"] == this + 2 * other > 0
     assert found["dates{verdict=unknown}"] == 1

@@ -32,34 +32,36 @@ REPORTS = {
 
 
 @pytest.fixture
-def account(world: Callable[..., World]) -> Callable[..., World]:
+def account(make_world: Callable[..., World]) -> Callable[..., World]:
     """A world that has both sources; `run_as` switches it."""
 
     def make(**arguments: Any) -> World:
         free = Limits(reports="none", exchange="none", metadata="none", download="none")
         sandbox = {"limits": free, "talk_seconds": (3, 6), **arguments.pop("sandbox", {})}
-        return world(sandbox=sandbox, **{"RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none", **arguments})
+        return make_world(
+            sandbox=sandbox, **{"RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none", **arguments}
+        )
 
     return make
 
 
-def run_as(it: World, source: str, *days: date) -> list[ExecuteInProcessResult]:
+def run_as(world: World, source: str, *days: date) -> list[ExecuteInProcessResult]:
     """Runs of these dates, with this source from now on."""
     os.environ["RINGCX_SOURCE"] = source
-    results = [it.run(day, select=[*REPORTS[source], *ASSETS]) for day in days]
-    assert all(result.success for result in results), [it.failures(result) for result in results]
+    results = [world.run(day, select=[*REPORTS[source], *ASSETS]) for day in days]
+    assert all(result.success for result in results), [world.failures(result) for result in results]
     return results
 
 
-def completeness(it: World, day: date) -> Any:
-    services = it.services()
+def completeness(world: World, day: date) -> Any:
+    services = world.services()
     stores = services.ledger, services.bucket
     return every_recording_is_accounted_for(judge_date(*stores, day, services.settings, now=datetime.now(UTC)))
 
 
-def catalog(it: World, day: date) -> list[dict[str, Any]]:
+def catalog(world: World, day: date) -> list[dict[str, Any]]:
     key = f"catalog/date={day}/recordings.parquet"
-    body = it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read()
+    body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read()
     return pq.read_table(io.BytesIO(body)).to_pylist()
 
 
@@ -67,23 +69,23 @@ def catalog(it: World, day: date) -> list[dict[str, Any]]:
 def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twice_and_loses_none(
     account: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it = account()
+    world = account()
     first, second, third = recent
-    run_as(it, "legacy", first - timedelta(days=1), first, second)
-    by_reports = set(it.states(first, second))
-    run_as(it, "both", second, third)
-    run_as(it, "current", first, second, third, third + timedelta(days=1))
+    run_as(world, "legacy", first - timedelta(days=1), first, second)
+    by_reports = set(world.states(first, second))
+    run_as(world, "both", second, third)
+    run_as(world, "current", first, second, third, third + timedelta(days=1))
 
-    counters = it.sandbox.counters()
+    counters = world.sandbox.counters()
     assert max(counters["media_by_path"].values()) == 1
     assert counters["requests"]["download"] > 0  # of the date that the reports never told of
 
-    truth = it.truth(*recent)
-    objects = it.objects()
+    truth = world.truth(*recent)
+    objects = world.objects()
     # Mono recordings have no counterpart: they come as long as the reports are asked for.
     assert Counter(objects.values()) >= Counter(recording["sha256"] for recording in truth)
     assert max(Counter(objects.values()).values()) == 1
-    states = it.states(*recent)
+    states = world.states(*recent)
     assert by_reports <= states.keys()
     assert {state.status for state in states.values()} == {Status.archived}
     ids = {recording["recording_id"] for recording in truth}
@@ -91,87 +93,87 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
         assert {key for key, state in states.items() if state.date == day} == {
             recording["recording_id"] for recording in truth if recording["start"].startswith(f"{day}")
         }
-    names = states_by_id(it.services().ledger.current(recent))
+    names = states_by_id(world.services().ledger.current(recent))
     for recording in (recording for recording in truth if recording["segment"]):
         known = names[recording["segment"]["recording_id"]]
         assert known.same_as in ids or known.status is Status.archived
 
     for day in recent:
-        found = completeness(it, day)
+        found = completeness(world, day)
         assert (found.level, found.counts["reports_not_pulled"]) == (Level.ok, 0), found.sentence
         assert found.counts["found"] == found.counts["archived"]
-    rows = catalog(it, first)
+    rows = catalog(world, first)
     assert len(rows) == sum(state.date == first for state in states.values())
     also = {row["recording_id"]: row["also_known_as"] for row in rows}
     for recording in truth:
         if recording["segment"] and recording["recording_id"] in also:
             assert also[recording["recording_id"]] == [recording["segment"]["recording_id"]]
-    code = run("verify", ["--from", f"{first}", "--to", f"{third}", "--read-data"], it.s3)
+    code = run("verify", ["--from", f"{first}", "--to", f"{third}", "--read-data"], world.s3)
     assert code == 0, capsys.readouterr().out
 
 
 def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[..., World], recent: list[date]) -> None:
-    it = account(sandbox={"calls_per_day": (4, 5)})
-    (result,) = run_as(it, "both", recent[0])
-    found = it.metadata(result, "recording_links")
+    world = account(sandbox={"calls_per_day": (4, 5)})
+    (result,) = run_as(world, "both", recent[0])
+    found = world.metadata(result, "recording_links")
     days = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
-    held, names = it.states(*days), states_by_id(it.services().ledger.current(days))
+    held, names = world.states(*days), states_by_id(world.services().ledger.current(days))
     assert found["of_both_sources"] == sum(state.same_as is not None for state in names.values()) > 0
     assert {state.same_as for state in names.values()} - {None} <= {
         key for key, state in held.items() if state.source == "agent_segment_metadata"
     }
     assert found["recordings_found"] == len(held)
-    assert max(it.sandbox.counters()["media_by_path"].values()) == 1
-    it.sandbox.reset()
-    (again,) = run_as(it, "both", recent[0])
-    assert it.sandbox.counters()["media_by_path"] == {}
-    assert it.metadata(again, "recording_links")["recordings_new"] == 0
-    assert it.metadata(again, "recordings")["found"] == found["recordings_found"]
-    assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
+    assert max(world.sandbox.counters()["media_by_path"].values()) == 1
+    world.sandbox.reset()
+    (again,) = run_as(world, "both", recent[0])
+    assert world.sandbox.counters()["media_by_path"] == {}
+    assert world.metadata(again, "recording_links")["recordings_new"] == 0
+    assert world.metadata(again, "recordings")["found"] == found["recordings_found"]
+    assert world.metadata(again, "daily_manifest")["manifest_is_new"] is False
 
 
 @pytest.mark.slow
 def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_lost_no_more(
     account: Callable[..., World], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    it = account(sandbox={"calls_per_day": (4, 5)})
-    it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
+    world = account(sandbox={"calls_per_day": (4, 5)})
+    world.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
     for _ in range(3):
-        run_as(it, "legacy", OLD)
-        it.passed += timedelta(hours=13)
-    stereo = [state for state in it.states(OLD).values() if state.layout == "stereo"]
+        run_as(world, "legacy", OLD)
+        world.passed += timedelta(hours=13)
+    stereo = [state for state in world.states(OLD).values() if state.layout == "stereo"]
     assert stereo
     assert {state.status for state in stereo} == {Status.missing}
-    it.sandbox.set_faults(Faults())
+    world.sandbox.set_faults(Faults())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RINGCX_SOURCE", "current")
-        assert it.run(OLD, select=["interaction_metadata", "recording_links", "recordings"]).success
-    assert run("verify", ["--from", f"{OLD}", "--to", f"{OLD}"], it.s3) == 1
+        assert world.run(OLD, select=["interaction_metadata", "recording_links", "recordings"]).success
+    assert run("verify", ["--from", f"{OLD}", "--to", f"{OLD}"], world.s3) == 1
     output = capsys.readouterr().out
     assert "stale" in output  # not sealed since, and no more than that: nothing was taken out of the ledger
     assert "ledger_lacks" not in output
-    run_as(it, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is reported on the day it ends
-    states = it.states(OLD)
+    run_as(world, "current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is reported on the day it ends
+    states = world.states(OLD)
     assert {state.status for state in states.values()} == {Status.archived}
-    names = states_by_id(it.services().ledger.current([OLD]))
+    names = states_by_id(world.services().ledger.current([OLD]))
     assert all(states[names[state.recording_id].same_as].status is Status.archived for state in stereo)
-    assert completeness(it, OLD).level is Level.ok
+    assert completeness(world, OLD).level is Level.ok
 
 
 def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_given_up(
     account: Callable[..., World],
 ) -> None:
-    it = account(sandbox={"calls_per_day": (3, 3)})
-    it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
+    world = account(sandbox={"calls_per_day": (3, 3)})
+    world.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
     for _ in range(3):
-        (result,) = run_as(it, "both", OLD)
-        it.passed += timedelta(hours=13)
-    waiting = {key: state for key, state in it.states(OLD).items() if state.source == "interaction_metadata"}
+        (result,) = run_as(world, "both", OLD)
+        world.passed += timedelta(hours=13)
+    waiting = {key: state for key, state in world.states(OLD).items() if state.source == "interaction_metadata"}
     assert {(state.status, state.reason) for state in waiting.values()} == {(Status.pending, "other_source_failed")}
-    assert it.metadata(result, "recordings")["pending"] == len(waiting) > 0
-    it.sandbox.set_faults(Faults())
-    assert it.run(OLD, select=["recordings", "daily_manifest"]).success
-    names = states_by_id(it.services().ledger.current([OLD]))
+    assert world.metadata(result, "recordings")["pending"] == len(waiting) > 0
+    world.sandbox.set_faults(Faults())
+    assert world.run(OLD, select=["recordings", "daily_manifest"]).success
+    names = states_by_id(world.services().ledger.current([OLD]))
     assert {names[key].status for key in waiting} == {Status.archived}
     assert {state.same_as for state in names.values()} - {None} == waiting.keys()  # found and held once
 
@@ -179,13 +181,13 @@ def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_gi
 def test_a_date_pulled_by_either_source_is_pulled_and_one_pulled_by_none_or_half_is_not(
     account: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = account(sandbox={"calls_per_day": (3, 3)})
-    run_as(it, "legacy", recent[0])
-    assert it.run(recent[1], select=["agent_segment_metadata"]).success  # half of the legacy source
-    run_as(it, "current", recent[2])
+    world = account(sandbox={"calls_per_day": (3, 3)})
+    run_as(world, "legacy", recent[0])
+    assert world.run(recent[1], select=["agent_segment_metadata"]).success  # half of the legacy source
+    run_as(world, "current", recent[2])
     gaps = {
         source: [
-            (monkeypatch.setenv("RINGCX_SOURCE", source), completeness(it, day).counts["reports_not_pulled"])[1]
+            (monkeypatch.setenv("RINGCX_SOURCE", source), completeness(world, day).counts["reports_not_pulled"])[1]
             for day in recent
         ]
         for source in ("legacy", "current", "both")

@@ -68,9 +68,9 @@ FAULTS = Faults(
 SIGNED = "X-Amz-Signature=canarysignature0123&token=canarytoken4567"
 
 
-def secrets_of(it: World) -> set[str]:
+def secrets_of(world: World) -> set[str]:
     """All that lets somebody in: what is set, what the sandbox has given out, and the forms in which it travels."""
-    tokens = it.sandbox._server.config.app.state.sandbox.tokens
+    tokens = world.sandbox._server.config.app.state.sandbox.tokens
     issued = {*tokens._oauth, *tokens._bearer, *tokens._refresh, *tokens._legacy}
     assert len(issued) > 4, "nobody logged in, so nothing was shown"
     own = {OWN.client_secret, OWN.jwt, OWN.password, OWN.api_token, OWN.media_password, SECRET_ACCESS_KEY}
@@ -80,9 +80,9 @@ def secrets_of(it: World) -> set[str]:
     return issued | own | coded | links | set(WRONG.values())
 
 
-def personal_data_of(it: World, *days: date) -> set[str]:
+def personal_data_of(world: World, *days: date) -> set[str]:
     """The numbers, names, users and notes that the reports of these days hold."""
-    config = it.sandbox.config
+    config = world.sandbox.config
     found: set[str] = set()
     for day in days:
         start = datetime.combine(day, datetime.min.time(), UTC)
@@ -128,17 +128,17 @@ def files_under(folder: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(folder)), path.read_bytes().decode("utf-8", "replace")
 
 
-def bucket_of(it: World) -> Iterator[tuple[str, str]]:
+def bucket_of(world: World) -> Iterator[tuple[str, str]]:
     """Every key, every object's metadata, every body but the recordings' and the two columns that may tell."""
-    for page in it.s3.get_paginator("list_objects_v2").paginate(Bucket=it.bucket):
+    for page in world.s3.get_paginator("list_objects_v2").paginate(Bucket=world.bucket):
         for item in page.get("Contents", []):
             key = item["Key"]
-            head = it.s3.head_object(Bucket=it.bucket, Key=key)
+            head = world.s3.head_object(Bucket=world.bucket, Key=key)
             yield f"key {key}", key
             yield f"metadata of {key}", json.dumps([head["Metadata"], head["ContentType"]], ensure_ascii=False)
             if key.startswith(("recordings/", "conflicts/", "ledger/report_rows/", "calls/")):
                 continue
-            body = it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read()
+            body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read()
             if key.endswith(".parquet"):
                 table = pq.read_table(pa.BufferReader(body))
                 kept = [name for name in table.column_names if not (key.startswith("ledger/") and name == "link")]
@@ -147,17 +147,17 @@ def bucket_of(it: World) -> Iterator[tuple[str, str]]:
                 yield key, body.decode("utf-8", "replace")
 
 
-def hostile_rows(it: World) -> pa.Table:
+def hostile_rows(world: World) -> pa.Table:
     """Links as somebody who wants to be seen in a log would write them."""
-    base, file = f"http://{it.sandbox.host}/api/v1/calls/recordings", "15300002/202611/19/canary"
+    base, file = f"http://{world.sandbox.host}/api/v1/calls/recordings", "15300002/202611/19/canary"
     links = [
         f"{base}?accountId=15300002&file={file}-1.WAV&{SIGNED}",
-        f"http://someone:canary-link-password@{it.sandbox.host}/api/v1/calls/recordings?file={file}-2.WAV&{SIGNED}",
+        f"http://someone:canary-link-password@{world.sandbox.host}/api/v1/calls/recordings?file={file}-2.WAV&{SIGNED}",
         f"https://evil.example.com/x?file={file}-3.WAV&{SIGNED}",
         f"ht!tp://someone:canary-link-password@nowhere?{SIGNED}",
         f"{base}?file={file}-4.WAV&{SIGNED}{'x' * 5000}",
         f"{base}/elsewhere?{SIGNED}",
-        f"https://{it.sandbox.host}\x00/?file={file}-5.WAV&{SIGNED}",
+        f"https://{world.sandbox.host}\x00/?file={file}-5.WAV&{SIGNED}",
     ]
     count = len(links)
     return pa.table(
@@ -173,7 +173,7 @@ def hostile_rows(it: World) -> pa.Table:
     )
 
 
-def materialized(it: World, day: date, home: Path) -> subprocess.CompletedProcess[str]:
+def materialized(world: World, day: date, home: Path) -> subprocess.CompletedProcess[str]:
     """The documented command, in a process of its own, with an instance that keeps everything in `home`."""
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
@@ -181,7 +181,7 @@ def materialized(it: World, day: date, home: Path) -> subprocess.CompletedProces
     basic = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     return subprocess.run(
         [*command, "--select", "*", "--partition", day.isoformat()],
-        env={**basic, **it.variables, "DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        env={**basic, **world.variables, "DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -195,14 +195,14 @@ def _dagster_keeps_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store that other processes reach."""
-    return partial(world, store=rclone)
+    return partial(make_world, store=rclone)
 
 
 @pytest.mark.slow
 def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_behind(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
     recent: list[date],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -211,7 +211,7 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
     caplog.set_level(logging.INFO)
     home = Path.cwd() / "home"
     free = Limits(reports="none", exchange="none", metadata="none", download="none")
-    it = world(
+    world = make_world(
         faults=FAULTS,
         sandbox={"credentials": OWN, "calls_per_day": (14, 14), "limits": free},
         RINGCX_SOURCE="both",
@@ -219,19 +219,24 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         RINGCX_LIMIT_MEDIA="none",
     )
     day, other = recent[0], recent[1]
-    it.console_level = "DEBUG"
-    command = materialized(it, day, home)
+    world.console_level = "DEBUG"
+    command = materialized(world, day, home)
     assert "RUN_" in command.stderr + command.stdout, command.stderr
 
-    it.services().ledger.append_rows(
-        "global_call_type_detail", day, hostile_rows(it), account_id="15300002", pulled_at=datetime.now(UTC), run_id="x"
+    world.services().ledger.append_rows(
+        "global_call_type_detail",
+        day,
+        hostile_rows(world),
+        account_id="15300002",
+        pulled_at=datetime.now(UTC),
+        run_id="x",
     )
-    it.run(day, checks=True)
-    it.sandbox.set_faults(
+    world.run(day, checks=True)
+    world.sandbox.set_faults(
         {"report_forbidden": ["agent_segment_metadata*"], "report_json_error_200": ["global*", "inter*"]}
     )
-    it.run(other, checks=True)
-    it.sandbox.set_faults(Faults())
+    world.run(other, checks=True)
+    world.sandbox.set_faults(Faults())
     for wrong in (
         {"RINGCENTRAL_JWT": WRONG["RINGCENTRAL_JWT"]},
         {"RINGCENTRAL_CLIENT_SECRET": WRONG["RINGCENTRAL_CLIENT_SECRET"]},
@@ -244,7 +249,7 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         with monkeypatch.context() as patch:
             for name, value in wrong.items():
                 patch.setenv(name, value)
-            assert not it.run(other, checks=True).success, wrong.keys()
+            assert not world.run(other, checks=True).success, wrong.keys()
 
     out, err = capfd.readouterr()
     places = [
@@ -253,10 +258,10 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         ("stdout", out),
         ("stderr", err),
         ("logging", caplog.text),
-        *events_of(it.instance),
+        *events_of(world.instance),
         *files_under(home),
-        *files_under(Path(it.variables["DATA_DIR"])),
-        *bucket_of(it),
+        *files_under(Path(world.variables["DATA_DIR"])),
+        *bucket_of(world),
     ]
     with DagsterInstance.from_config(str(home)) as kept:
         stored = list(events_of(kept))
@@ -271,13 +276,13 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         "refused the log-in",
     ):
         assert sign in whole, f"{sign} did not happen, so nothing was shown about it"
-    personal = personal_data_of(it, day - timedelta(days=1), day, other)
-    ledger = it.services().ledger
+    personal = personal_data_of(world, day - timedelta(days=1), day, other)
+    ledger = world.services().ledger
     rows = [json.dumps(ledger.all_rows(report, day).to_pylist(), default=str) for report in REPORTS]
-    links = json.dumps([state.link for state in it.states(day).values()])
+    links = json.dumps([state.link for state in world.states(day).values()])
     assert len({text_found for _, text_found in leaks_in((("rows", text) for text in rows), personal)}) > 30, (
         "it looks for nothing real"
     )
-    assert leaks_in([("links", links)], secrets_of(it)), "it looks for nothing real"
-    assert leaks_in([*places, *stored], secrets_of(it)) == []
+    assert leaks_in([("links", links)], secrets_of(world)), "it looks for nothing real"
+    assert leaks_in([*places, *stored], secrets_of(world)) == []
     assert leaks_in([*places, *stored], personal) == []

@@ -25,7 +25,7 @@ from tests.pipeline.conftest import World
 class Dates:
     """An archive with a date of each verdict, in the order of the days."""
 
-    it: World
+    world: World
     complete: date
     waiting: date
     gaps: date
@@ -35,21 +35,21 @@ class Dates:
         """Run the command; return its exit code and its JSON document."""
         file = Path("status.json")
         around = ["--from", str(first or self.complete), "--to", str(last or first or self.unknown)]
-        code = run("status", [*around, "--json", str(file), *options], self.it.s3)
+        code = run("status", [*around, "--json", str(file), *options], self.world.s3)
         return code, json.loads(file.read_text())
 
 
 @pytest.fixture
-def dates(world: Callable[..., World]) -> Dates:
-    it = world(sandbox={"calls_per_day": (3, 3)}, ARCHIVE_RETRY_MINUTES="30", LEDGER_URL="ledger")
+def dates(make_world: Callable[..., World]) -> Dates:
+    world = make_world(sandbox={"calls_per_day": (3, 3)}, ARCHIVE_RETRY_MINUTES="30", LEDGER_URL="ledger")
     today = datetime.now(UTC).date()
-    of = Dates(it, *(today - timedelta(days=back) for back in (5, 4, 3, 2)))
-    late = [recording["recording_id"].partition("/")[2] for recording in it.truth(of.waiting)]
-    it.sandbox.set_faults(Faults(not_found=Where(paths=(late[len(late) // 2],))))
+    of = Dates(world, *(today - timedelta(days=back) for back in (5, 4, 3, 2)))
+    late = [recording["recording_id"].partition("/")[2] for recording in world.truth(of.waiting)]
+    world.sandbox.set_faults(Faults(not_found=Where(paths=(late[len(late) // 2],))))
     for day in (of.complete, of.waiting, of.gaps):
-        assert it.run(day).success
-    victim = next(state for state in it.states(of.gaps).values() if state.found_on == state.date == of.gaps)
-    it.s3.delete_object(Bucket=it.bucket, Key=victim.key)
+        assert world.run(day).success
+    victim = next(state for state in world.states(of.gaps).values() if state.found_on == state.date == of.gaps)
+    world.s3.delete_object(Bucket=world.bucket, Key=victim.key)
     return of
 
 
@@ -66,7 +66,7 @@ def test_each_verdict_is_given_to_the_date_that_deserves_it(dates: Dates, capsys
     assert gaps["expected"] == gaps["held"] + 1
     assert "no longer in the bucket" in gaps["sentence"]
     # A call over midnight was found by the run of the date before: it says nothing of what the date should hold.
-    assert dates.it.states(dates.unknown), "no call is stored under the date that was not pulled"
+    assert dates.world.states(dates.unknown), "no call is stored under the date that was not pulled"
     assert (unknown["expected"], len(unknown["not_pulled"])) == (None, 2)
     assert "was never pulled" in unknown["sentence"]
     assert "Of 4 dates, 1 has gaps, 1 is unknown, 1 waits for recordings, 1 is complete." in printed
@@ -76,11 +76,11 @@ def test_each_verdict_is_given_to_the_date_that_deserves_it(dates: Dates, capsys
 
 
 def test_a_backfill_of_only_what_is_missing_takes_the_date_that_was_never_pulled(dates: Dates) -> None:
-    assert dates.it.states(dates.unknown), "no call is stored under the date that was not pulled"
-    defs, days = build_defs(environment=dates.it.environment), [str(dates.waiting), str(dates.unknown)]
+    assert dates.world.states(dates.unknown), "no call is stored under the date that was not pulled"
+    defs, days = build_defs(environment=dates.world.environment), [str(dates.waiting), str(dates.unknown)]
     for name in ("recordings", "daily_manifest"):
         partitions = defs.resolve_assets_def(name).partitions_def
-        status = dates.it.instance.get_status_by_partition(AssetKey(name), days, partitions)
+        status = dates.world.instance.get_status_by_partition(AssetKey(name), days, partitions)
         assert status is not None
         assert (status[days[0]] is None, status[days[1]]) == (False, None)
 
@@ -91,14 +91,14 @@ def test_exit_codes_and_verify_tell_the_verdicts_apart(
     for day, code in ((dates.complete, 0), (dates.waiting, 3), (dates.gaps, 1), (dates.unknown, 3)):
         assert dates.ask(first=day)[0] == code
         around = ["--from", str(day), "--to", str(day)]
-        assert run("verify", [*around, "--require-complete"], dates.it.s3) == code
+        assert run("verify", [*around, "--require-complete"], dates.world.s3) == code
     # What is held is as it was sealed, and still something is missing.
-    assert run("verify", ["--from", str(dates.waiting), "--to", str(dates.waiting)], dates.it.s3) == 0
+    assert run("verify", ["--from", str(dates.waiting), "--to", str(dates.waiting)], dates.world.s3) == 0
     assert dates.ask(first=dates.complete, last=dates.waiting)[0] == 3
     capsys.readouterr()
     file = tmp_path / "verified.json"
     around = ["--from", str(dates.complete), "--to", str(dates.unknown), "--json", str(file)]
-    assert run("verify", around, dates.it.s3) == 1
+    assert run("verify", around, dates.world.s3) == 1
     printed, found = capsys.readouterr().out, json.loads(file.read_text())
     assert [row["verdict"] for row in found["dates"]] == ["complete", "waiting", "gaps", "unknown"]
     assert found["verdict"] == "gaps"
@@ -108,24 +108,24 @@ def test_exit_codes_and_verify_tell_the_verdicts_apart(
 
 
 def test_a_date_that_was_never_sealed_is_not_complete_to_verify(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(sandbox={"calls_per_day": (2, 2), "crossing_zones": ()})
+    world = make_world(sandbox={"calls_per_day": (2, 2), "crossing_zones": ()})
     day = recent[0]
-    assert it.run(
+    assert world.run(
         day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings"]
     ).success
     around = ["--from", str(day), "--to", str(day)]
-    assert run("status", around, it.s3) == 0
-    assert run("verify", [*around, "--require-complete"], it.s3) == 3  # the run may be about to seal it
-    assert run("verify", [*around, "--require-complete"], it.s3, clock=an_hour_later) == 1
+    assert run("status", around, world.s3) == 0
+    assert run("verify", [*around, "--require-complete"], world.s3) == 3  # the run may be about to seal it
+    assert run("verify", [*around, "--require-complete"], world.s3, clock=an_hour_later) == 1
 
 
 def test_without_dates_the_command_asks_for_what_the_source_still_keeps_up_to_yesterday(
     dates: Dates, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RINGCX_RETENTION_DAYS", "6")
-    assert run("status", [], dates.it.s3) == 1
+    assert run("status", [], dates.world.s3) == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     today = datetime.now(UTC).date()
     shown = [line for line in lines if line and line[0] in {str(today - timedelta(days=back)) for back in range(9)}]
@@ -136,9 +136,9 @@ def test_without_dates_the_command_asks_for_what_the_source_still_keeps_up_to_ye
 def test_what_is_lost_is_counted_by_its_reason_and_a_damaged_date_is_unknown_and_stops_no_other(
     dates: Dates, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pending = next(state for state in dates.it.states(dates.waiting).values() if state.status is Status.pending)
+    pending = next(state for state in dates.world.states(dates.waiting).values() if state.status is Status.pending)
     lost = final(pending, Status.missing, "not_found", datetime.now(UTC), "by hand")
-    dates.it.services().ledger.append_states([lost])
+    dates.world.services().ledger.append_states([lost])
     code, answer = dates.ask(first=dates.waiting)
     assert (code, answer["dates"][0]["lost"]) == (1, {"not_found": 1})
     assert "1 is lost" in answer["dates"][0]["sentence"]
@@ -166,37 +166,37 @@ def test_several_dates_are_as_good_as_the_worst_of_them() -> None:
 
 
 def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found_while_that_is_unknown(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
 ) -> None:
-    it = world(sandbox={"calls_per_day": (3, 3)})
+    world = make_world(sandbox={"calls_per_day": (3, 3)})
     day = datetime.now(UTC).date() - timedelta(days=3)
     pages = ("recordings", "daily_manifest")
-    half = it.run(day, select=["global_call_type_detail", "recording_links", *pages])
+    half = world.run(day, select=["global_call_type_detail", "recording_links", *pages])
     for page in pages:
-        metadata = it.metadata(half, page)
+        metadata = world.metadata(half, page)
         assert next(iter(metadata)) == "verdict"
         assert metadata["verdict"].startswith(f"unknown: It is unknown what {day} should hold: agent_segment_metadata")
         assert "found" not in metadata
         assert metadata["archived"] > 0
-    assert sealed(it, day)["totals"]["not_pulled"] == ["agent_segment_metadata"]
-    whole = it.run(day)
+    assert sealed(world, day)["totals"]["not_pulled"] == ["agent_segment_metadata"]
+    whole = world.run(day)
     for page in pages:
-        metadata = it.metadata(whole, page)
+        metadata = world.metadata(whole, page)
         assert metadata["verdict"].startswith("complete: All ")
         assert metadata["found"] == metadata["archived"]
-    totals = sealed(it, day)["totals"]
+    totals = sealed(world, day)["totals"]
     assert totals["verdict"] == "complete"
     assert totals["found"] == totals["archived"]
-    assert it.metadata(it.run(day), "daily_manifest")["manifest_is_new"] is False
-    victim = next(state for state in it.states(day).values() if state.date == day)
-    it.s3.delete_object(Bucket=it.bucket, Key=victim.key)
-    altered = it.run(day)
+    assert world.metadata(world.run(day), "daily_manifest")["manifest_is_new"] is False
+    victim = next(state for state in world.states(day).values() if state.date == day)
+    world.s3.delete_object(Bucket=world.bucket, Key=victim.key)
+    altered = world.run(day)
     for page in pages:
-        assert it.metadata(altered, page)["verdict"].startswith("gaps: ")
-    assert sealed(it, day)["totals"]["verdict"] == "gaps"
+        assert world.metadata(altered, page)["verdict"].startswith("gaps: ")
+    assert sealed(world, day)["totals"]["verdict"] == "gaps"
 
 
-def sealed(it: World, day: date) -> dict[str, Any]:
-    manifest = latest_manifest(it.services().bucket, day)
+def sealed(world: World, day: date) -> dict[str, Any]:
+    manifest = latest_manifest(world.services().bucket, day)
     assert manifest is not None
     return dict(manifest.document)

@@ -38,9 +38,9 @@ OLD = date(2026, 3, 2)
 
 
 @pytest.fixture
-def world(world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
     """With a store whose client has boto3's events, at which tests come between."""
-    return partial(world, store=rclone)
+    return partial(make_world, store=rclone)
 
 
 @contextmanager
@@ -88,60 +88,60 @@ def some_state(key: str, day: date, **values: Any) -> RecordingState:
     return RecordingState(**known | values)
 
 
-def test_wrong_credentials_deny_no_recording_however_old_it_is(world: Callable[..., World]) -> None:
-    it = world(faults=Faults(unauthorized=Where(share=1.0)))
-    result = it.run(OLD, select=UP_TO_RECORDINGS)
-    assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
-    assert {state.status for state in it.states(OLD).values()} == {Status.pending}
+def test_wrong_credentials_deny_no_recording_however_old_it_is(make_world: Callable[..., World]) -> None:
+    world = make_world(faults=Faults(unauthorized=Where(share=1.0)))
+    result = world.run(OLD, select=UP_TO_RECORDINGS)
+    assert "RINGCX_MEDIA_USERNAME" in world.failures(result)["recordings"]
+    assert {state.status for state in world.states(OLD).values()} == {Status.pending}
 
 
 def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_were_given(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(
+    world = make_world(
         faults=Faults(not_found=Where(paths=("*-session-2-stereo.WAV",))),
         sandbox={"credentials": Credentials(media_username="recorder", media_password="before")},
     )
     day = recent[0]
-    assert it.run(day, select=UP_TO_RECORDINGS).success
-    waiting = {key for key, state in it.states(day).items() if state.status is Status.pending}
+    assert world.run(day, select=UP_TO_RECORDINGS).success
+    waiting = {key for key, state in world.states(day).items() if state.status is Status.pending}
     assert waiting
-    it.sandbox.set_faults(Faults())
+    world.sandbox.set_faults(Faults())
     monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", "after")
-    assert not it.run(day, select=UP_TO_RECORDINGS).success
-    assert {it.states(day)[key].status for key in waiting} == {Status.pending}
+    assert not world.run(day, select=UP_TO_RECORDINGS).success
+    assert {world.states(day)[key].status for key in waiting} == {Status.pending}
     monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", "before")
-    assert it.run(day, select=UP_TO_RECORDINGS).success
-    assert {it.states(day)[key].status for key in waiting} == {Status.archived}
+    assert world.run(day, select=UP_TO_RECORDINGS).success
+    assert {world.states(day)[key].status for key in waiting} == {Status.archived}
 
 
-def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[..., World]) -> None:
-    it = world()
+def test_what_was_never_tried_comes_before_what_fails_for_ever(make_world: Callable[..., World]) -> None:
+    world = make_world()
     now = datetime.now(UTC)
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
     fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
     known = RecordingsTable.of(table_of(RecordingState, [*stuck, fresh]))
-    due = [item.state for item in work_queue(known, it.services().allowed, "", now=now, run_id="test")]
+    due = [item.state for item in work_queue(known, world.services().allowed, "", now=now, run_id="test")]
     assert due[0] == fresh
     assert len(due) == 51
 
 
 def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops_no_other(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(LEDGER_URL="ledger-one")
+    world = make_world(LEDGER_URL="ledger-one")
     day = recent[0]
-    assert it.run(day, select=UP_TO_RECORDINGS).success
-    victim = min(it.states(day).values(), key=lambda state: state.recording_id)
+    assert world.run(day, select=UP_TO_RECORDINGS).success
+    victim = min(world.states(day).values(), key=lambda state: state.recording_id)
 
     def fail(path: str) -> None:
         if path.endswith(str(victim.key).rpartition("/")[2]):
             raise EndpointConnectionError(endpoint_url="s3")
 
-    with at_each(it.s3, "HeadObject", fail), pytest.MonkeyPatch.context() as patch:
+    with at_each(world.s3, "HeadObject", fail), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEDGER_URL", "ledger-two")  # one that was lost: everything is there to be adopted
-        it.run(day, select=UP_TO_RECORDINGS)
-        states = it.states(day)
+        world.run(day, select=UP_TO_RECORDINGS)
+        states = world.states(day)
     assert (states[victim.recording_id].status, states[victim.recording_id].reason) == (
         Status.pending,
         "storage_unavailable",
@@ -150,53 +150,53 @@ def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops
 
 
 def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     day = recent[0]
-    assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
-    first = min(it.states(day))
+    assert world.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    first = min(world.states(day))
 
     def break_down(path: str) -> None:
         if path.endswith(first.rpartition("/")[2]):
             raise ZeroDivisionError("a defect of ours")
 
-    with at_each(it.s3, "PutObject", break_down):
-        result = it.run(day, select=["recordings"])
+    with at_each(world.s3, "PutObject", break_down):
+        result = world.run(day, select=["recordings"])
     assert not result.success
     assert "ZeroDivisionError" in str([event.step_failure_data for event in result.all_events if event.is_step_failure])
-    states = it.states(day)
+    states = world.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "defect")
     assert {state.status for key, state in states.items() if key != first} == {Status.archived}
 
 
 def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_other(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(ARCHIVE_CONCURRENCY="1")
+    world = make_world(ARCHIVE_CONCURRENCY="1")
     day = recent[0]
-    assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
-    first = min(it.states(day))
+    assert world.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    first = min(world.states(day))
 
     def refuse(path: str) -> None:
         if path.endswith(first.rpartition("/")[2]):
             answer = {"Error": {"Code": "413"}, "ResponseMetadata": {"HTTPStatusCode": 413}}
             raise ClientError(cast("Any", answer), "PutObject")
 
-    with at_each(it.s3, "PutObject", refuse):
-        result = it.run(day, select=["recordings"])
-    (failure,) = it.failures(result).values()
+    with at_each(world.s3, "PutObject", refuse):
+        result = world.run(day, select=["recordings"])
+    (failure,) = world.failures(result).values()
     assert "client_max_body_size" in failure
-    states = it.states(day)
+    states = world.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "storage_refused")
     assert {state.status for key, state in states.items() if key != first} == {Status.archived}
     assert len(states) > 3
 
 
 def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world()
+    world = make_world()
     day = recent[0]
 
     file = tempfile.TemporaryFile
@@ -208,65 +208,65 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.steps.fetch.attempt._IN_MEMORY", 1000)
         patch.setattr("tempfile.TemporaryFile", full)
-        result = it.run(day, select=UP_TO_RECORDINGS)
-    sentence = it.failures(result)["recordings"]
+        result = world.run(day, select=UP_TO_RECORDINGS)
+    sentence = world.failures(result)["recordings"]
     assert "TMPDIR" in sentence
     assert "pending" in sentence
-    states = it.states(day).values()
+    states = world.states(day).values()
     assert {(state.status, state.reason) for state in states} == {(Status.pending, "temporary_disk_full")}
-    assert it.run(day, select=UP_TO_RECORDINGS).success
-    assert {state.status for state in it.states(day).values()} == {Status.archived}
+    assert world.run(day, select=UP_TO_RECORDINGS).success
+    assert {state.status for state in world.states(day).values()} == {Status.archived}
 
 
 def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the_next_run(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     day = recent[0]
-    assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
-    states, interrupts = it.states(day), iter([KeyboardInterrupt()])
-    services = it.services()
+    assert world.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    states, interrupts = world.states(day), iter([KeyboardInterrupt()])
+    services = world.services()
 
     def interrupt(path: str) -> None:
         if "recording_states" in path and (once := next(interrupts, None)):
             raise once
 
-    with at_each(it.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
+    with at_each(world.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
         fetched(services, *states.values())
-    it.sandbox.reset()
-    assert fetched(it.services(), *states.values()).adopted == len(states)
-    assert {state.status for state in it.states(day).values()} == {Status.archived}
-    assert not it.sandbox.counters()["media_by_path"]
+    world.sandbox.reset()
+    assert fetched(world.services(), *states.values()).adopted == len(states)
+    assert {state.status for state in world.states(day).values()} == {Status.archived}
+    assert not world.sandbox.counters()["media_by_path"]
 
 
 def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     day = recent[0]
-    assert it.run(day, select=["global_call_type_detail", "recording_links"]).success
-    first, second = list(it.states(day).values())[:2]
+    assert world.run(day, select=["global_call_type_detail", "recording_links"]).success
+    first, second = list(world.states(day).values())[:2]
     later = replace(first, recording_id="15300002/perspective-a/same.WAV")
     earlier = replace(second, recording_id="15300002/perspective-b/same.WAV")
-    services = it.services()
+    services = world.services()
     # A run that knew only `earlier` stored it under the plain name, and was killed before it wrote that down.
     fetched(services, earlier)
-    assert set(it.objects()) == {recording_key("", day, "15300002", "mono", "same.WAV")}
-    it.sandbox.reset()
-    result = fetched(it.services(), later, earlier)
+    assert set(world.objects()) == {recording_key("", day, "15300002", "mono", "same.WAV")}
+    world.sandbox.reset()
+    result = fetched(world.services(), later, earlier)
     assert (result.settled, result.archived, result.adopted) == (2, 2, 1)
-    assert len(it.objects()) == 2
-    assert sum(it.sandbox.counters()["media_by_path"].values()) == 1
+    assert len(world.objects()) == 2
+    assert sum(world.sandbox.counters()["media_by_path"].values()) == 1
 
 
-def test_a_refused_link_that_the_source_corrects_is_taken(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(faults=Faults(link_http=Where(share=1.0)))
+def test_a_refused_link_that_the_source_corrects_is_taken(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(faults=Faults(link_http=Where(share=1.0)))
     day = recent[0]
-    assert it.run(day, select=UP_TO_RECORDINGS).success
-    assert {state.status for state in it.states(day).values()} == {Status.rejected}
-    it.sandbox.set_faults(Faults())
-    assert it.run(day, select=UP_TO_RECORDINGS).success
-    assert {state.status for state in it.states(day).values()} == {Status.archived}
+    assert world.run(day, select=UP_TO_RECORDINGS).success
+    assert {state.status for state in world.states(day).values()} == {Status.rejected}
+    world.sandbox.set_faults(Faults())
+    assert world.run(day, select=UP_TO_RECORDINGS).success
+    assert {state.status for state in world.states(day).values()} == {Status.archived}
 
 
 def call_rows(*links: str, start: datetime, key: str = "k") -> pa.Table:
@@ -282,8 +282,8 @@ def call_rows(*links: str, start: datetime, key: str = "k") -> pa.Table:
     )
 
 
-def registered(it: World, day: date, rows: pa.Table, now: datetime) -> dict[str, RecordingState]:
-    services = it.services()
+def registered(world: World, day: date, rows: pa.Table, now: datetime) -> dict[str, RecordingState]:
+    services = world.services()
     if rows is not None:
         services.ledger.append_rows(
             "global_call_type_detail", day, rows, account_id="15300002", pulled_at=now, run_id="test"
@@ -295,41 +295,41 @@ def registered(it: World, day: date, rows: pa.Table, now: datetime) -> dict[str,
 
 
 def test_of_several_links_to_one_recording_one_that_may_be_requested_counts(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     query = "recordings?file=15300002/202611/19/a-1.WAV"
-    good, bad = f"http://{it.sandbox.host}/{query}", f"http://evil.example.com/{query}"
+    good, bad = f"http://{world.sandbox.host}/{query}", f"http://evil.example.com/{query}"
     now = datetime.now(UTC)
     start = datetime.combine(recent[0], datetime.min.time(), UTC)
-    (state,) = registered(it, recent[0], call_rows(good, bad, start=start), now).values()
+    (state,) = registered(world, recent[0], call_rows(good, bad, start=start), now).values()
     assert (state.status, state.link) == (Status.pending, good)
 
 
 def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     day = recent[0]
     start = datetime.combine(day + timedelta(days=6), datetime.min.time(), UTC)
-    link = f"http://{it.sandbox.host}/recordings?file=15300002/{day:%Y%m/%d}/a-1.WAV"
-    first = registered(it, day, call_rows(link, start=start), datetime.combine(day, datetime.min.time(), UTC))
-    later = registered(it, day, None, start + timedelta(days=2))
+    link = f"http://{world.sandbox.host}/recordings?file=15300002/{day:%Y%m/%d}/a-1.WAV"
+    first = registered(world, day, call_rows(link, start=start), datetime.combine(day, datetime.min.time(), UTC))
+    later = registered(world, day, None, start + timedelta(days=2))
     assert len(first) == 1
     assert later == first
 
 
 def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     day, after = recent[0], recent[0] + timedelta(days=1)
     mine = [
         some_state("15300002/1.WAV", day),
         some_state("15300002/2.WAV", after, found_on=day),
         some_state("15300002/3.WAV", day, found_on=day - timedelta(days=1)),
     ]
-    ledger: Ledger = it.services().ledger
+    ledger: Ledger = world.services().ledger
     ledger.append_states([*mine, some_state("15300002/4.WAV", after)])
     found = recordings_of(ledger, day, {day, after}).rest["recording_id"].to_pylist()
     assert sorted(found) == [state.recording_id for state in mine]
@@ -340,12 +340,12 @@ def stores_of(services: Services) -> Stores:
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(LEDGER_URL="ledger")
+    world = make_world(LEDGER_URL="ledger")
     day = recent[0]
-    assert it.run(day, select=["global_call_type_detail", "recording_links"]).success
-    services, other = it.services(), it.services()
+    assert world.run(day, select=["global_call_type_detail", "recording_links"]).success
+    services, other = world.services(), world.services()
     states, left = other.ledger.states([day]), iter([True])
 
     def meanwhile(path: str) -> None:
@@ -359,6 +359,6 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
     sealed = latest_manifest(services.bucket, day)
     assert sealed is not None
     assert {entry["status"] for entry in json.loads(services.bucket.get_bytes(sealed.key))["entries"]} == {"archived"}
-    body = it.s3.get_object(Bucket=it.bucket, Key=catalog_key("", day))["Body"].read()
+    body = world.s3.get_object(Bucket=world.bucket, Key=catalog_key("", day))["Body"].read()
     assert set(pq.read_table(pa.BufferReader(body))["status"].to_pylist()) == {"archived"}
     assert read_chain(services.bucket, day).problems == []

@@ -44,7 +44,7 @@ class StrictBucket:
 
     server: StrictS3
     bucket: str
-    world: Callable[..., World]
+    make_world: Callable[..., World]
     client: Callable[..., S3Client]
 
     def open(self, *, region: str | None, sandbox: dict[str, Any] | None = None, **variables: str) -> World:
@@ -52,7 +52,7 @@ class StrictBucket:
         self.server.seen.clear()
         store = Strict(self.server.environment(region=region) | variables, self.client())
         bucket = variables.get("ARCHIVE_BUCKET", self.bucket)
-        return self.world(store=store, bucket=bucket, sandbox=TINY | (sandbox or {}))
+        return self.make_world(store=store, bucket=bucket, sandbox=TINY | (sandbox or {}))
 
     def refused(self) -> list[tuple[str, str, int, str]]:
         """What was not answered as a good client is answered."""
@@ -64,7 +64,7 @@ class StrictBucket:
 
 
 @pytest.fixture
-def strict_bucket(strict_server: StrictS3, world: Callable[..., World]) -> Iterator[Callable[..., StrictBucket]]:
+def strict_bucket(strict_server: StrictS3, make_world: Callable[..., World]) -> Iterator[Callable[..., StrictBucket]]:
     """`place(region="eu-central-1", locked=True, demands=Demands(…))`."""
 
     def make(region: str = "eu-central-1", **arguments: Any) -> StrictBucket:
@@ -88,7 +88,7 @@ def strict_bucket(strict_server: StrictS3, world: Callable[..., World]) -> Itera
                 )
             return s3_client
 
-        return StrictBucket(strict_server, name, world, client)
+        return StrictBucket(strict_server, name, make_world, client)
 
     yield make
     strict_server.obey()
@@ -99,18 +99,18 @@ def day(recent: list[date]) -> date:
     return recent[0]
 
 
-def stored(it: World, day: date) -> None:
-    hashes = sorted(it.objects(f"recordings/date={day}/").values())
-    expected = sorted(recording["sha256"] for recording in it.truth(day))
+def stored(world: World, day: date) -> None:
+    hashes = sorted(world.objects(f"recordings/date={day}/").values())
+    expected = sorted(recording["sha256"] for recording in world.truth(day))
     assert expected
     assert hashes == expected
 
 
-def archived(it: World, day: date) -> None:
+def archived(world: World, day: date) -> None:
     """One run of a date, after which each recording is stored, and `verify` finds nothing."""
-    result = it.run(day)
-    assert result.success, it.failures(result)
-    stored(it, day)
+    result = world.run(day)
+    assert result.success, world.failures(result)
+    stored(world, day)
     around = ["--from", str(day), "--to", str(day), "--read-data"]
     assert run("verify", around) == 0
 
@@ -119,8 +119,8 @@ def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_chec
     strict_bucket: Callable[..., StrictBucket], day: date, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = strict_bucket("eu-central-1")
-    it = here.open(region="eu-central-1")
-    archived(it, day)
+    world = here.open(region="eu-central-1")
+    archived(world, day)
     assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
     assert here.refused() == []
     assert {request.host for request in here.server.seen} == {f"{here.bucket}.s3.eu-central-1.amazonaws.com"}
@@ -132,9 +132,9 @@ def test_a_bucket_in_another_region_than_the_one_configured_works_and_is_named(
     strict_bucket: Callable[..., StrictBucket], day: date, region: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = strict_bucket("ap-southeast-2")
-    it = here.open(region=region)
+    world = here.open(region=region)
     with caplog.at_level(logging.INFO):
-        archived(it, day)
+        archived(world, day)
     assert len(here.refused()) <= 8, "a client that is told the region asks there from then on"
     if region is not None:
         assert "ap-southeast-2" in caplog.text
@@ -154,11 +154,11 @@ def test_on_a_bucket_that_locks_encrypts_and_forbids_a_date_is_archived_and_the_
             "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 30}},
         },
     )
-    it = here.open(region="eu-central-1", ARCHIVE_KMS_KEY_ID=KEY, ARCHIVE_EXPECTED_BUCKET_OWNER=OWNER)
-    archived(it, day)
+    world = here.open(region="eu-central-1", ARCHIVE_KMS_KEY_ID=KEY, ARCHIVE_EXPECTED_BUCKET_OWNER=OWNER)
+    archived(world, day)
     assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
     assert {(method, code) for method, _, _, code in here.refused()} <= {("DELETE", "AccessDenied")}
-    archived(it, day)
+    archived(world, day)
     pages = here.client().get_paginator("list_object_versions").paginate(Bucket=here.bucket, Prefix="recordings/")
     versions = [version["Key"] for page in pages for version in page.get("Versions", [])]
     assert len(versions) == len(set(versions)), "nothing is written over"
@@ -171,10 +171,10 @@ def test_large_recordings_go_in_parts_are_create_only_and_end_as_one_object(
     here = strict_bucket("eu-central-1", locked=True)
     # Two parts of mono, three of stereo.
     large = {"calls_per_day": (1, 1), "talk_seconds": (540, 560), "crossing_zones": ()}
-    it = here.open(region="eu-central-1", sandbox=large)
+    world = here.open(region="eu-central-1", sandbox=large)
     here.server.fail("InternalError", method="POST", under="recordings/", subresource="uploadId", after=True)
     here.server.fail("SlowDown", method="PUT", under="recordings/", subresource="partNumber", times=2)
-    archived(it, day)
+    archived(world, day)
     completed = [request for request in here.server.seen if request.method == "POST" and "uploadId" in request.query]
     assert completed
     assert all(request.headers["if-none-match"] == "*" for request in completed)
@@ -185,12 +185,12 @@ def test_what_s3_asks_to_do_later_or_again_is_done_in_the_same_run(
     strict_bucket: Callable[..., StrictBucket], day: date
 ) -> None:
     here = strict_bucket("eu-central-1")
-    it = here.open(region="eu-central-1")
+    world = here.open(region="eu-central-1")
     for code in ("SlowDown", "InternalError", "hang up", "ConditionalRequestConflict"):
         here.server.fail(code, method="PUT", under="recordings/")
     here.server.fail("hang up", method="PUT", under="recordings/", after=True)
     here.server.fail("InternalError", method="GET", times=2)
-    archived(it, day)
+    archived(world, day)
 
 
 @pytest.mark.parametrize("way", ["web identity", "ecs", "role"])
@@ -202,7 +202,7 @@ def test_credentials_that_expire_during_a_run_are_renewed(
     monkeypatch.setattr(identity, "lifetime", timedelta(seconds=2))
     identity.issued.clear()
     found = identity.environment(way, tmp_path / "aws")
-    it = here.open(
+    world = here.open(
         region="eu-central-1",
         sandbox={"calls_per_day": (1, 1), "crossing_zones": ()},
         AWS_ACCESS_KEY_ID="",
@@ -211,9 +211,9 @@ def test_credentials_that_expire_during_a_run_are_renewed(
         **found,
     )
     # They are so short-lived that every request asks for new ones; a manifest more would show nothing more.
-    result = it.run(day, select=UP_TO_RECORDINGS)
-    assert result.success, it.failures(result)
-    stored(it, day)
+    result = world.run(day, select=UP_TO_RECORDINGS)
+    assert result.success, world.failures(result)
+    stored(world, day)
     assert identity.issued.total() >= 2, "they were asked for once and used for ever"
 
 
@@ -238,15 +238,15 @@ def test_where_a_run_fails_the_check_fails_and_both_say_why(
 ) -> None:
     arguments, variables, remedy = WRONG[what]
     here = strict_bucket("eu-central-1", **arguments)
-    it = here.open(region="eu-central-1", **{"ARCHIVE_BUCKET": here.bucket} | variables)
+    world = here.open(region="eu-central-1", **{"ARCHIVE_BUCKET": here.bucket} | variables)
     monkeypatch.setenv("LEDGER_URL", "ledger")  # so that the run comes as far as to a recording
     assert run("check", [], backoff_s=0.01) != 0
     printed = capsys.readouterr()
     output = " ".join((printed.out + printed.err).split())
     assert remedy in output
-    result = it.run(day)
+    result = world.run(day)
     assert not result.success
-    assert remedy in " ".join(it.failures(result).values())
+    assert remedy in " ".join(world.failures(result).values())
     assert "canary-proxy-password" not in output
 
 
@@ -257,23 +257,23 @@ def test_an_error_that_lasts_stops_the_run_with_its_remedy_and_the_next_run_goes
     strict_bucket: Callable[..., StrictBucket], day: date, code: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = strict_bucket("eu-central-1")
-    it = here.open(region="eu-central-1")
+    world = here.open(region="eu-central-1")
     here.server.fail(code, method="PUT", under="recordings/date", times=10_000)
-    result = it.run(day)
+    result = world.run(day)
     assert not result.success
-    assert remedy in " ".join(it.failures(result).values())
+    assert remedy in " ".join(world.failures(result).values())
     here.server.obey()
-    archived(it, day)
+    archived(world, day)
 
 
 def test_a_store_that_is_down_for_recordings_leaves_them_pending_and_the_next_run_has_them(
     strict_bucket: Callable[..., StrictBucket], day: date
 ) -> None:
     here = strict_bucket("eu-central-1")
-    it = here.open(region="eu-central-1", sandbox={"calls_per_day": (1, 1)})
+    world = here.open(region="eu-central-1", sandbox={"calls_per_day": (1, 1)})
     here.server.fail("InternalError", method="PUT", under="recordings/date", times=10_000)
-    result = it.run(day)
-    assert it.metadata(result, "recordings")["pending"] >= len(it.truth(day)) > 0
-    assert it.objects(f"recordings/date={day}/") == {}
+    result = world.run(day)
+    assert world.metadata(result, "recordings")["pending"] >= len(world.truth(day)) > 0
+    assert world.objects(f"recordings/date={day}/") == {}
     here.server.obey()
-    archived(it, day)
+    archived(world, day)

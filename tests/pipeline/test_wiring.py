@@ -168,15 +168,15 @@ def test_nothing_is_read_and_nothing_is_tuned_when_the_definitions_are_imported(
 
 
 def test_a_setting_that_is_wrong_ends_its_step_with_a_sentence_and_the_next_run_reads_it_again(
-    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world()
+    world = make_world()
     job = build_defs().resolve_job_def("archive_day")
 
     def run() -> ExecuteInProcessResult:
         day = datetime.now(UTC).date().isoformat()
         return job.execute_in_process(
-            partition_key=day, instance=it.instance, op_selection=["recording_links"], raise_on_error=False
+            partition_key=day, instance=world.instance, op_selection=["recording_links"], raise_on_error=False
         )
 
     with monkeypatch.context() as patch:
@@ -184,7 +184,7 @@ def test_a_setting_that_is_wrong_ends_its_step_with_a_sentence_and_the_next_run_
         sentence = (
             "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids, separated by commas (see .env.example)"
         )
-        assert it.failures(run()) == {"recording_links": sentence}
+        assert world.failures(run()) == {"recording_links": sentence}
     assert run().success
 
 
@@ -235,11 +235,11 @@ def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datet
 
 
 def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(not_found=Where(share=1.0)))
-    assert it.run(recent[0], checks=True).success
-    found = evaluate(it.instance)
+    world = make_world(faults=Faults(not_found=Where(share=1.0)))
+    assert world.run(recent[0], checks=True).success
+    found = evaluate(world.instance)
     # Of the calls over midnight, too: the dates that these belong to were never pulled.
     assert [request.partition_key for request in found.run_requests] == [recent[0].isoformat()]
     assert {key for request in found.run_requests for key in request.asset_selection} == {
@@ -247,34 +247,36 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
         AssetKey("daily_manifest"),
         AssetKey("calls"),
     }
-    it.sandbox.set_faults(Faults())
+    world.sandbox.set_faults(Faults())
     for request in found.run_requests:
-        assert it.run(
+        assert world.run(
             date.fromisoformat(request.partition_key), select=["recordings", "daily_manifest"], checks=True
         ).success
-    later = evaluate(it.instance, found.cursor)
+    later = evaluate(world.instance, found.cursor)
     assert not later.run_requests
     assert isinstance(later.skip_message, str)
 
 
-def test_the_sensor_waits_for_the_time_of_the_next_attempt(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(faults=Faults(not_found=Where(share=1.0)), ARCHIVE_RETRY_MINUTES="30")
-    assert it.run(recent[0], checks=True).success
-    assert not evaluate(it.instance).run_requests
+def test_the_sensor_waits_for_the_time_of_the_next_attempt(
+    make_world: Callable[..., World], recent: list[date]
+) -> None:
+    world = make_world(faults=Faults(not_found=Where(share=1.0)), ARCHIVE_RETRY_MINUTES="30")
+    assert world.run(recent[0], checks=True).success
+    assert not evaluate(world.instance).run_requests
 
 
 def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(not_found=Where(share=1.0)))
-    assert it.run(recent[0], checks=True).success
+    world = make_world(faults=Faults(not_found=Where(share=1.0)))
+    assert world.run(recent[0], checks=True).success
     job = build_defs().resolve_job_def("archive_day")
-    run = it.instance.create_run_for_job(
+    run = world.instance.create_run_for_job(
         job, tags={"dagster/partition": recent[0].isoformat()}, status=DagsterRunStatus.STARTED
     )
-    assert recent[0].isoformat() not in {request.partition_key for request in evaluate(it.instance).run_requests}
-    it.instance.delete_run(run.run_id)
-    assert recent[0].isoformat() in {request.partition_key for request in evaluate(it.instance).run_requests}
+    assert recent[0].isoformat() not in {request.partition_key for request in evaluate(world.instance).run_requests}
+    world.instance.delete_run(run.run_id)
+    assert recent[0].isoformat() in {request.partition_key for request in evaluate(world.instance).run_requests}
 
 
 def pending_state(day: date, written_at: datetime) -> RecordingState:
@@ -282,25 +284,25 @@ def pending_state(day: date, written_at: datetime) -> RecordingState:
 
 
 def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     now, ahead = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
     files = LocalFiles(Path("ledger"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEDGER_URL", "ledger")
         Ledger(files, clock=lambda: ahead).append_states([pending_state(recent[0], now)])
-        first = evaluate(it.instance)
+        first = evaluate(world.instance)
         assert [request.partition_key for request in first.run_requests] == [recent[0].isoformat()]
         Ledger(files, clock=lambda: now).append_states([pending_state(recent[1], now)])
-        second = evaluate(it.instance, first.cursor)
+        second = evaluate(world.instance, first.cursor)
     assert recent[1].isoformat() in {request.partition_key for request in second.run_requests}
 
 
 def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world()
+    world = make_world()
     now = datetime.now(UTC)
     days = [recent[0] - timedelta(days=back) for back in range(30)]
     asked: list[str] = []
@@ -309,16 +311,16 @@ def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
         Ledger(LocalFiles(Path("ledger")), clock=lambda: now).append_states([pending_state(day, now) for day in days])
         job = build_defs().resolve_job_def("archive_day")
         for _ in range(2):
-            for request in evaluate(it.instance, now=now).run_requests:
+            for request in evaluate(world.instance, now=now).run_requests:
                 asked.append(request.partition_key)
                 tags = {"dagster/partition": request.partition_key, "dagster/run_key": request.run_key}
-                it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.FAILURE)
+                world.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.FAILURE)
     assert sorted(asked, reverse=True) == [day.isoformat() for day in days]
 
 
-def test_a_failed_report_takes_nothing_with_it(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",))))
-    result = it.run(recent[0], checks=True)
+def test_a_failed_report_takes_nothing_with_it(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",))))
+    result = world.run(recent[0], checks=True)
     assert not result.success
     defs = build_defs()
     event = next(
@@ -329,14 +331,14 @@ def test_a_failed_report_takes_nothing_with_it(world: Callable[..., World], rece
     context = build_run_status_sensor_context(
         sensor_name="archive_despite_failed_report",
         dagster_event=event,
-        dagster_instance=it.instance,
-        dagster_run=it.instance.get_run_by_id(result.run_id),
+        dagster_instance=world.instance,
+        dagster_run=world.instance.get_run_by_id(result.run_id),
     ).for_run_failure()
     request = defs.resolve_sensor_def("archive_despite_failed_report")(context)
     assert not isinstance(request, SkipReason)
     assert request.partition_key == recent[0].isoformat()
-    assert it.run(recent[0], select=[key.to_user_string() for key in request.asset_selection], checks=True).success
-    states = it.states(recent[0])
+    assert world.run(recent[0], select=[key.to_user_string() for key in request.asset_selection], checks=True).success
+    states = world.states(recent[0])
     assert {state.source for state in states.values()} == {"agent_segment_metadata"}
     assert {str(state.status) for state in states.values()} == {"archived"}
 

@@ -44,12 +44,12 @@ def later(**ahead: float) -> Callable[[], datetime]:
     return lambda: datetime.now(UTC) + timedelta(**ahead)
 
 
-def environment_of(it: World, clock: Callable[[], datetime] | None = None) -> Environment:
-    return Environment(clock=clock, s3_client=it.s3) if clock else it.environment
+def environment_of(world: World, clock: Callable[[], datetime] | None = None) -> Environment:
+    return Environment(clock=clock, s3_client=world.s3) if clock else world.environment
 
 
-def defs_of(it: World, clock: Callable[[], datetime] | None = None) -> Definitions:
-    return build_defs(environment=environment_of(it, clock))
+def defs_of(world: World, clock: Callable[[], datetime] | None = None) -> Definitions:
+    return build_defs(environment=environment_of(world, clock))
 
 
 @cache
@@ -58,37 +58,37 @@ def job_of_check(calendar: Calendar, key: AssetCheckKey) -> JobDefinition:
 
 
 def check(
-    it: World, name: str, day: date, *, asset: str = "recordings", clock: Callable[[], datetime] | None = None
+    world: World, name: str, day: date, *, asset: str = "recordings", clock: Callable[[], datetime] | None = None
 ) -> AssetCheckEvaluation:
     """Execute one check of one date alone, as the UI does."""
     job = job_of_check(load(Calendar), AssetCheckKey(AssetKey(asset), name))
-    resources = all_resources(environment_of(it, clock))
-    result = job.execute_in_process(partition_key=day.isoformat(), instance=it.instance, resources=resources)
+    resources = all_resources(environment_of(world, clock))
+    result = job.execute_in_process(partition_key=day.isoformat(), instance=world.instance, resources=resources)
     (found,) = result.get_asset_check_evaluations()
     assert found.partition == day.isoformat()
     return found
 
 
-def standing(it: World, *, clock: Callable[[], datetime] | None = None) -> AssetCheckEvaluation:
-    result = defs_of(it, clock).resolve_job_def("standing_check").execute_in_process(instance=it.instance)
+def standing(world: World, *, clock: Callable[[], datetime] | None = None) -> AssetCheckEvaluation:
+    result = defs_of(world, clock).resolve_job_def("standing_check").execute_in_process(instance=world.instance)
     (found,) = result.get_asset_check_evaluations()
     return found
 
 
-def run(it: World, day: date, **config: Any) -> Any:
+def run(world: World, day: date, **config: Any) -> Any:
     """A run of `recordings` with this config, as the launchpad gives it, without its checks."""
     return assets_of_date(load(Calendar), ("recordings",)).execute_in_process(
         partition_key=day.isoformat(),
-        instance=it.instance,
-        resources=all_resources(it.environment),
+        instance=world.instance,
+        resources=all_resources(world.environment),
         run_config={"ops": {"recordings": {"config": config}}} if config else None,
         raise_on_error=False,
     )
 
 
-def fetch(it: World, day: date) -> None:
+def fetch(world: World, day: date) -> None:
     """What a run does to have the recordings: everything but the checks and the seal."""
-    assert it.run(day, select=UP_TO_RECORDINGS).success
+    assert world.run(day, select=UP_TO_RECORDINGS).success
 
 
 def figures(found: AssetCheckEvaluation) -> dict[str, Any]:
@@ -102,14 +102,14 @@ def rows(found: AssetCheckEvaluation, name: str) -> list[Mapping[str, Any]]:
     return listed(value.value)
 
 
-def states_of(it: World, day: date, status: Status) -> list[RecordingState]:
-    return [state for state in it.states(day).values() if state.status is status]
+def states_of(world: World, day: date, status: Status) -> list[RecordingState]:
+    return [state for state in world.states(day).values() if state.status is status]
 
 
 @pytest.fixture
-def world(world: Callable[..., World]) -> Callable[..., World]:
+def make_world(make_world: Callable[..., World]) -> Callable[..., World]:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
-    return partial(world, LEDGER_URL="ledger")
+    return partial(make_world, LEDGER_URL="ledger")
 
 
 def wav(seconds: int, *, left: int, right: int) -> bytes:
@@ -131,10 +131,10 @@ def serving(body: bytes) -> Iterator[str]:
         yield server.host
 
 
-def known_recording(it: World, day: date, host: str, *, expected_s: float) -> RecordingState:
+def known_recording(world: World, day: date, host: str, *, expected_s: float) -> RecordingState:
     """A stereo recording on `day` whose link leads to `host`, as if a row had named it."""
     now = datetime.now(UTC)
-    account = it.sandbox.config.accounts[0]
+    account = world.sandbox.config.accounts[0]
     file = f"perspective/{account}/{day:%Y%m/%d}/{day:%Y%m%d}0930000100000000000001-session-2-stereo.WAV"
     state = pending(
         f"{account}/{file}",
@@ -148,5 +148,5 @@ def known_recording(it: World, day: date, host: str, *, expected_s: float) -> Re
         started_at=now - timedelta(days=1),
         expected_duration_s=expected_s,
     )
-    it.services().ledger.append_states([state])
+    world.services().ledger.append_states([state])
     return state

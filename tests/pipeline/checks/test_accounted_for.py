@@ -31,11 +31,11 @@ from tests.pipeline.conftest import UP_TO_RECORDINGS, World
 
 
 def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(sandbox=FEW)
+    world = make_world(sandbox=FEW)
     monkeypatch.setenv("BROWSE_URL", "https://calls.example.com")
-    result = it.run(recent[0], checks=True)
+    result = world.run(recent[0], checks=True)
     assert result.success
     found = {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
     assert [evaluation.check_name for evaluation in result.get_asset_check_evaluations()].count(
@@ -45,11 +45,11 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
     assert held.passed
     assert held.partition == recent[0].isoformat()
     count = figures(held)
-    assert count["found"] == count["archived"] >= len(it.truth(recent[0])) > 0
+    assert count["found"] == count["archived"] >= len(world.truth(recent[0])) > 0
     assert f"All {count['found']} recordings" in (held.description or "")
     page = f"https://calls.example.com/?from={recent[0]}&to={recent[0]}"
     assert held.metadata["calls_page"] == MetadataValue.url(page)
-    assert {it.metadata(result, asset)["calls_page"] for asset in ("recordings", "calls")} == {page}
+    assert {world.metadata(result, asset)["calls_page"] for asset in ("recordings", "calls")} == {page}
     assert set(found) == {
         "report_is_plausible",
         "mono_and_stereo_agree",
@@ -59,76 +59,78 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
 
 
 def test_a_date_whose_reports_were_never_pulled_is_never_complete(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(sandbox=FEW)
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    world = make_world(sandbox=FEW)
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert "never pulled" in (found.description or "")
     assert figures(found)["reports_not_pulled"] == 2
     assert "calls_page" not in found.metadata  # BROWSE_URL is not set
     assert "Run the date again" in figures(found)["to_do"]
-    assert found.metadata["run"] == MetadataValue.dagster_run(it.instance.get_runs(limit=1)[0].run_id)
-    assert it.run(recent[0], select=["agent_segment_metadata"]).success
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    assert found.metadata["run"] == MetadataValue.dagster_run(world.instance.get_runs(limit=1)[0].run_id)
+    assert world.run(recent[0], select=["agent_segment_metadata"]).success
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert not found.passed
     assert [row["report"] for row in rows(found, "not_pulled")] == ["global_call_type_detail"]
 
 
 def test_one_account_whose_report_is_missing_makes_the_date_incomplete(
-    world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002")
-    fetch(it, recent[0])
-    assert check(it, "every_recording_is_accounted_for", recent[0]).passed
+    world = make_world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002")
+    fetch(world, recent[0])
+    assert check(world, "every_recording_is_accounted_for", recent[0]).passed
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002,15300003")
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert {row["account"] for row in rows(found, "not_pulled")} == {"15300003"}
 
 
 def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(
-    world: Callable[..., World], noon: str
+    make_world: Callable[..., World], noon: str
 ) -> None:
-    it = world(ARCHIVE_TIMEZONE=noon, sandbox=FEW)
+    world = make_world(ARCHIVE_TIMEZONE=noon, sandbox=FEW)
     today = datetime.now(UTC).date()
-    fetch(it, today)
-    found = check(it, "every_recording_is_accounted_for", today)
+    fetch(world, today)
+    found = check(world, "every_recording_is_accounted_for", today)
     assert (found.passed, found.severity) == (False, WARN)
     assert "not over" in (found.description or "")
-    found = check(it, "every_recording_is_accounted_for", today, clock=later(days=1))
+    found = check(world, "every_recording_is_accounted_for", today, clock=later(days=1))
     assert (found.passed, found.severity) == (False, ERROR)
     assert "only up to" in (found.description or "")
 
 
 def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
+    world = make_world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     ran = {
         evaluation.check_name: evaluation
-        for evaluation in it.run(recent[-1], checks=True).get_asset_check_evaluations()
+        for evaluation in world.run(recent[-1], checks=True).get_asset_check_evaluations()
     }
     found = ran["every_recording_is_accounted_for"]
     assert (found.passed, found.severity, figures(found)["verdict"]) == (False, WARN, "waiting")
     assert len(rows(found, "waiting_recordings")) == figures(found)["waiting"]
     assert figures(found)["waiting"] == figures(found)["pending"] > 0
     assert "wait for their next attempt" in (found.description or "")
-    found = check(it, "every_recording_is_accounted_for", recent[-1], clock=later(hours=2))
+    found = check(world, "every_recording_is_accounted_for", recent[-1], clock=later(hours=2))
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["overdue"] == figures(found)["pending"]
     assert "daemon" in (found.description or "")
 
 
-def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_ids(world: Callable[..., World]) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
-    it.run_until_final(OLD)
-    ran = it.run(OLD, checks=True)
+def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_ids(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
+    world.run_until_final(OLD)
+    ran = world.run(OLD, checks=True)
     assert ran.success
     found = {evaluation.check_name: evaluation for evaluation in ran.get_asset_check_evaluations()}[
         "every_recording_is_accounted_for"
     ]
-    lost = {state.recording_id for state in states_of(it, OLD, Status.missing)}
+    lost = {state.recording_id for state in states_of(world, OLD, Status.missing)}
     assert (found.passed, found.severity) == (False, ERROR)
     count = figures(found)
     assert count["lost"] == count["missing"] == len(lost) > 20
@@ -141,19 +143,19 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_i
 
 
 def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(sandbox=FEW | {"calls_per_day": (8, 8)})
-    fetch(it, recent[0])
-    gone, shorter, other, moved = states_of(it, recent[0], Status.archived)[:4]
-    client = it.s3
-    client.delete_object(Bucket=it.bucket, Key=gone.key)
+    world = make_world(sandbox=FEW | {"calls_per_day": (8, 8)})
+    fetch(world, recent[0])
+    gone, shorter, other, moved = states_of(world, recent[0], Status.archived)[:4]
+    client = world.s3
+    client.delete_object(Bucket=world.bucket, Key=gone.key)
     for victim, body in ((shorter, b"RIFF"), (other, b"x" * (other.size or 0))):
-        client.put_object(Bucket=it.bucket, Key=victim.key, Body=body)
-    services = it.services()
+        client.put_object(Bucket=world.bucket, Key=victim.key, Body=body)
+    services = world.services()
     # The same bytes under another ETag, as in a bucket that was copied, are no fault.
     services.ledger.append_states([replace(moved, etag="0" * 32, written_at=datetime.now(UTC))])
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     named = {row["recording"]: row["matter"] for row in rows(found, "sample")}
     assert named == {
@@ -163,14 +165,14 @@ def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
     }
 
 
-def test_a_link_of_which_the_ledger_has_no_state_is_named(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(LEDGER_URL="the-ledger", sandbox=FEW)
-    fetch(it, recent[0])
+def test_a_link_of_which_the_ledger_has_no_state_is_named(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(LEDGER_URL="the-ledger", sandbox=FEW)
+    fetch(world, recent[0])
     near = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
-    known = set(it.states(*near))
+    known = set(world.states(*near))
     for part in Path("the-ledger", "recording_states").rglob("*.parquet"):
         part.unlink()
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["without_state"] == figures(found)["found"] == len(known)
     named = {row["recording"] for row in rows(found, "sample")}
@@ -179,13 +181,15 @@ def test_a_link_of_which_the_ledger_has_no_state_is_named(world: Callable[..., W
 
 
 def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
-    world: Callable[..., World], recent: list[date]
+    make_world: Callable[..., World], recent: list[date]
 ) -> None:
-    it = world(faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (3, 3)})
-    it.run(recent[0], select=UP_TO_RECORDINGS)
-    services = it.services()
+    world = make_world(
+        faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (3, 3)}
+    )
+    world.run(recent[0], select=UP_TO_RECORDINGS)
+    services = world.services()
     now = datetime.now(UTC)
-    first, other = states_of(it, recent[0], Status.pending)[:2]
+    first, other = states_of(world, recent[0], Status.pending)[:2]
     services.ledger.append_states(
         [
             final(first, Status.rejected, "conflict", now, "faked"),
@@ -198,17 +202,17 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
             ),
         ]
     )
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     matters = {row["recording"]: row["matter"] for row in rows(found, "sample")}
     assert matters[first.recording_id] == "conflict"
     assert matters[other.recording_id] == "stuck"
 
 
-def test_a_faked_hold_without_an_object_does_not_pass(world: Callable[..., World], recent: list[date]) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, recent[0])
-    victim = states_of(it, recent[0], Status.pending)[0]
+def test_a_faked_hold_without_an_object_does_not_pass(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
+    fetch(world, recent[0])
+    victim = states_of(world, recent[0], Status.pending)[0]
     faked = archived(
         victim,
         key=f"recordings/date={recent[0]}/account_id={victim.account_id}/layout=stereo/faked.WAV",
@@ -221,8 +225,8 @@ def test_a_faked_hold_without_an_object_does_not_pass(world: Callable[..., World
         now=datetime.now(UTC),
         run_id="faked",
     )
-    it.services().ledger.append_states([faked])
-    found = check(it, "every_recording_is_accounted_for", recent[0])
+    world.services().ledger.append_states([faked])
+    found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert [(row["recording"], row["matter"]) for row in rows(found, "sample")] == [
         (victim.recording_id, "object_gone")

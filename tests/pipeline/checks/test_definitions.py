@@ -14,13 +14,13 @@ from tests.pipeline.checks.conftest import ERROR, FEW, OLD, check, fetch
 from tests.pipeline.conftest import World
 
 
-def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[..., World], tmp_path: Path) -> None:
-    it = world(LEDGER_URL="damaged", sandbox=FEW)
-    fetch(it, OLD)
+def test_a_check_that_cannot_judge_says_why_and_fails_no_run(make_world: Callable[..., World], tmp_path: Path) -> None:
+    world = make_world(LEDGER_URL="damaged", sandbox=FEW)
+    fetch(world, OLD)
     part = next(Path("damaged", "recording_states", f"date={OLD}").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-40])
     for name, sentence in (("audio_is_true", "could not be checked"), ("every_recording_is_accounted_for", "unknown")):
-        found = check(it, name, OLD)
+        found = check(world, name, OLD)
         assert (found.passed, found.severity) == (False, ERROR)
         assert sentence in (found.description or "")
         assert part.name in (found.description or "")

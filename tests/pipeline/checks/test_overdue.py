@@ -31,47 +31,49 @@ from tests.pipeline.checks.conftest import (
 from tests.pipeline.conftest import UP_TO_RECORDINGS, World
 
 
-def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(world: Callable[..., World]) -> None:
-    it = world(sandbox=FEW)
+def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(make_world: Callable[..., World]) -> None:
+    world = make_world(sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    assert standing(it).passed
+    assert standing(world).passed
     for day in (yesterday - timedelta(days=1), yesterday):
-        fetch(it, day)
-    found = standing(it)
+        fetch(world, day)
+    found = standing(world)
     assert found.passed, found.description
     assert found.partition is None
     assert figures(found)["missing_now"] == 0
 
 
-def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(world: Callable[..., World]) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
+def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(make_world: Callable[..., World]) -> None:
+    world = make_world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    fetch(it, yesterday)
-    waiting = {state.recording_id for state in it.states(yesterday).values() if state.status is Status.pending}
-    found = standing(it)
+    fetch(world, yesterday)
+    waiting = {state.recording_id for state in world.states(yesterday).values() if state.status is Status.pending}
+    found = standing(world)
     assert found.passed, found.description
     assert figures(found)["pending"] == figures(found)["missing_now"] >= len(waiting) > 0
-    found = standing(it, clock=later(hours=1))
+    found = standing(world, clock=later(hours=1))
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["overdue"] == figures(found)["pending"]
     assert {row["matter"] for row in rows(found, "sample")} == {"overdue"}
     # A run of the date that has not ended is the reason, and no fault.
-    run_of_date = it.instance.create_run_for_job(
+    run_of_date = world.instance.create_run_for_job(
         build_defs().resolve_job_def("archive_day"),
         tags={"dagster/partition": yesterday.isoformat()},
         status=DagsterRunStatus.STARTED,
     )
-    assert figures(standing(it, clock=later(hours=1)))["overdue"] == 0
-    it.instance.delete_run(run_of_date.run_id)
+    assert figures(standing(world, clock=later(hours=1)))["overdue"] == 0
+    world.instance.delete_run(run_of_date.run_id)
 
 
-def test_the_standing_check_shows_what_the_archive_holds_in_all(world: Callable[..., World]) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
+def test_the_standing_check_shows_what_the_archive_holds_in_all(make_world: Callable[..., World]) -> None:
+    world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     held = []
     for day in (OLD, OLD + timedelta(days=7)):
-        it.run(day, select=UP_TO_RECORDINGS)
-        shown = standing(it).metadata
-        sizes = [item["Size"] for item in it.s3.list_objects_v2(Bucket=it.bucket, Prefix="recordings/")["Contents"]]
+        world.run(day, select=UP_TO_RECORDINGS)
+        shown = standing(world).metadata
+        sizes = [
+            item["Size"] for item in world.s3.list_objects_v2(Bucket=world.bucket, Prefix="recordings/")["Contents"]
+        ]
         held.append(len(sizes))
         totals = [shown[name].value for name in ("recordings_held_in_all", "gb_held_in_all")]
         assert totals == [len(sizes), round(sum(sizes) / 1e9, 3)]
@@ -79,20 +81,20 @@ def test_the_standing_check_shows_what_the_archive_holds_in_all(world: Callable[
 
 
 def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_the_margin(
-    world: Callable[..., World],
+    make_world: Callable[..., World],
 ) -> None:
     today = datetime.now(UTC).date()
     old, young = today - timedelta(days=80), today - timedelta(days=5)
-    it = world(
+    world = make_world(
         faults=Faults(server_error=Where(paths=STEREO), error_status=500), ARCHIVE_RETRY_MINUTES="60", sandbox=FEW
     )
     for day in (old, young):
-        it.run(day, select=UP_TO_RECORDINGS)
+        world.run(day, select=UP_TO_RECORDINGS)
     count = {
-        day: sum(state.status is Status.pending for state in it.states(day, day + timedelta(days=1)).values())
+        day: sum(state.status is Status.pending for state in world.states(day, day + timedelta(days=1)).values())
         for day in (old, young)
     }
-    found = standing(it)
+    found = standing(world)
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["at_risk"] == count[old] > 0
     assert "less than 14 days left" in (found.description or "")
@@ -100,17 +102,19 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
     assert {row["matter"] for row in rows(found, "sample")} == {"at_risk"}
 
 
-def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(world: Callable[..., World]) -> None:
-    it = world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
+def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
-    it.run_until_final(OLD)
-    found = standing(it)
+    world.run_until_final(OLD)
+    found = standing(world)
     assert (found.passed, found.severity) == (False, WARN)
     assert figures(found)["lost"] > figures(found)["lost_within_retention"] == 0
     assert {row["state"] for row in rows(found, "by_reason")} == {"denied"}
     assert len(rows(found, "sample")) == figures(found)["lost"]
-    it.run_until_final(month_ago)
-    found = standing(it)
+    world.run_until_final(month_ago)
+    found = standing(world)
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["lost_within_retention"] > 0
 
@@ -143,33 +147,33 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
     ],
 )
 def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - given by name
-    world: Callable[..., World], number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
+    make_world: Callable[..., World], number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
 ) -> None:
-    it = world(sandbox=FEW)
+    world = make_world(sandbox=FEW)
     day = datetime.now(UTC).date() - timedelta(days=2)
-    ledger = it.services().ledger
-    recording = known_recording(it, day, "localhost", expected_s=1)
+    ledger = world.services().ledger
+    recording = known_recording(world, day, "localhost", expected_s=1)
     known = [recording, replace(recording, recording_id=f"{recording.recording_id}.WAV")][:number]
     ledger.append_states(known[1:])
-    assert waiting in (check(it, "every_recording_is_accounted_for", day).description or "")
-    assert young in (standing(it).description or "")
-    found = standing(it, clock=later(days=80)).description or ""
+    assert waiting in (check(world, "every_recording_is_accounted_for", day).description or "")
+    assert young in (standing(world).description or "")
+    found = standing(world, clock=later(days=80)).description or ""
     assert [sentence for sentence in late if sentence not in found] == []
     ledger.append_states([final(state, Status.missing, "not_found", datetime.now(UTC), "by-hand") for state in known])
-    assert lost in (standing(it).description or "")
+    assert lost in (standing(world).description or "")
     assert f"{number} lost recording{'s' * (number > 1)} should still be in the source, judging by" in (
-        standing(it).description or ""
+        standing(world).description or ""
     )
 
 
-def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Callable[..., World]) -> None:
-    it = world(sandbox=FEW)
+def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(make_world: Callable[..., World]) -> None:
+    world = make_world(sandbox=FEW)
     today = datetime.now(UTC).date()
     for back in (4, 2, 1):
-        fetch(it, today - timedelta(days=back))
-    found = standing(it)
+        fetch(world, today - timedelta(days=back))
+    found = standing(world)
     assert (found.passed, found.severity) == (False, WARN)
     assert [row["date"] for row in rows(found, "not_pulled")] == [str(today - timedelta(days=3))]
     assert "1 date since the archive began was never fully pulled" in (found.description or "")
-    fetch(it, today - timedelta(days=3))
-    assert standing(it).passed
+    fetch(world, today - timedelta(days=3))
+    assert standing(world).passed

@@ -69,10 +69,10 @@ def source() -> Iterator[Source]:
 
 
 @pytest.fixture
-def archiver(source: Source, world: Callable[..., World]) -> Callable[..., Archiver]:
+def make_archiver(source: Source, make_world: Callable[..., World]) -> Callable[..., Archiver]:
     def make(**variables: str) -> Archiver:
-        it = world(RINGCX_MEDIA_HOSTS=source.host, **variables)
-        return Archiver(it, source)
+        world = make_world(RINGCX_MEDIA_HOSTS=source.host, **variables)
+        return Archiver(world, source)
 
     return make
 
@@ -80,8 +80,8 @@ def archiver(source: Source, world: Callable[..., World]) -> Callable[..., Archi
 class Archiver:
     """Runs over the recordings that the source has answers for; each run asks for all that are pending."""
 
-    def __init__(self, it: World, source: Source) -> None:
-        self.it = it
+    def __init__(self, world: World, source: Source) -> None:
+        self.world = world
         self.source = source
 
     def register(self, *, age: timedelta, layout: str = "mono") -> None:
@@ -99,21 +99,21 @@ class Archiver:
             )
             for name in self.source.answers
         ]
-        self.it.services().ledger.append_states(states)
+        self.world.services().ledger.append_states(states)
 
     def run(self, *, hours: float = 0.0) -> None:
         """A run, and then time passes."""
         try:
-            fetched(self.it.services(), *self.states.values())
+            fetched(self.world.services(), *self.states.values())
         finally:
-            self.it.passed += timedelta(hours=hours)
+            self.world.passed += timedelta(hours=hours)
 
     @property
     def states(self) -> dict[str, RecordingState]:
-        return {key.rpartition("/")[2]: state for key, state in self.it.states(DAY).items()}
+        return {key.rpartition("/")[2]: state for key, state in self.world.states(DAY).items()}
 
     def stored(self, name: str) -> bytes:
-        return bytes(self.it.s3.get_object(Bucket=self.it.bucket, Key=self.states[name].key)["Body"].read())
+        return bytes(self.world.s3.get_object(Bucket=self.world.bucket, Key=self.states[name].key)["Body"].read())
 
 
 def after(bad: Sequence[bytes], good: bytes) -> Answer:

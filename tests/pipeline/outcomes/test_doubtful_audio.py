@@ -29,79 +29,81 @@ LYING = {
 
 
 def test_a_whole_transfer_whose_header_lies_is_archived_when_it_comes_twice(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     source.always({name: answer(body) for name, body in LYING.items()})
-    ours = archiver()
-    ours.register(age=timedelta(hours=1))
-    ours.run()
-    assert {(state.status, state.reason) for state in ours.states.values()} == {(Status.pending, "header_disagrees")}
-    ours.run()
+    archiver = make_archiver()
+    archiver.register(age=timedelta(hours=1))
+    archiver.run()
+    assert {(state.status, state.reason) for state in archiver.states.values()} == {
+        (Status.pending, "header_disagrees")
+    }
+    archiver.run()
     for name, body in LYING.items():
-        assert ours.states[name].status is Status.archived
-        assert ours.states[name].warnings == ("header_disagrees",)
-        assert ours.stored(name) == body
-    found = audio_is_true(ours.it.services().ledger, DAY)
+        assert archiver.states[name].status is Status.archived
+        assert archiver.states[name].warnings == ("header_disagrees",)
+        assert archiver.stored(name) == body
+    found = audio_is_true(archiver.world.services().ledger, DAY)
     assert found.counts["header_disagrees"] == len(LYING)
     assert found.level.value != "ok"
 
 
 def test_a_transfer_whose_header_lies_and_whose_bytes_change_is_not_believed(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     source.answers["grows.WAV"] = lambda before: answer(wav(1 + before, riff=36 + 160_000, data=160_000))
-    ours = archiver()
-    ours.register(age=timedelta(hours=1))
+    archiver = make_archiver()
+    archiver.register(age=timedelta(hours=1))
     for _ in range(4):
-        ours.run()
-    assert ours.states["grows.WAV"].status is Status.pending
+        archiver.run()
+    assert archiver.states["grows.WAV"].status is Status.pending
 
 
 STREAMED = wav(2, riff=0xFFFFFFFF, data=0xFFFFFFFF)
 
 
 def test_half_a_recording_without_length_is_never_archived_as_whole(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     half, whole = STREAMED[: len(STREAMED) // 2], STREAMED
     source.answers["a.WAV"] = after([answer(half, framed=False)] * 2, answer(whole))
-    ours = archiver()
-    ours.register(age=MONTH)
+    archiver = make_archiver()
+    archiver.register(age=MONTH)
     for _ in range(2):
-        ours.run(hours=13)
-        assert (ours.states["a.WAV"].status, ours.states["a.WAV"].reason) == (Status.pending, "length_unproven")
-    ours.run()
-    assert (ours.states["a.WAV"].status, ours.states["a.WAV"].warnings) == (Status.archived, ())
-    assert ours.stored("a.WAV") == whole
+        archiver.run(hours=13)
+        assert (archiver.states["a.WAV"].status, archiver.states["a.WAV"].reason) == (Status.pending, "length_unproven")
+    archiver.run()
+    assert (archiver.states["a.WAV"].status, archiver.states["a.WAV"].warnings) == (Status.archived, ())
+    assert archiver.stored("a.WAV") == whole
 
 
 def test_what_never_proves_its_length_is_kept_at_last_with_a_warning_that_a_check_counts(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     shorter = answer(STREAMED[:-5000], framed=False)
     source.answers["same.WAV"] = lambda _: answer(STREAMED, framed=False)
     source.answers["cut.WAV"] = after([answer(STREAMED, framed=False), *[shorter] * 2], answer(STREAMED, framed=False))
-    ours = archiver()
-    ours.register(age=MONTH)
+    archiver = make_archiver()
+    archiver.register(age=MONTH)
     for _ in range(3):
-        assert {state.status for state in ours.states.values()} == {Status.pending}
-        ours.run(hours=13)
-    assert ours.states["same.WAV"].warnings == ("length_unproven",)
-    assert ours.states["cut.WAV"].status is Status.archived, "the same bytes twice"
-    found = audio_is_true(ours.it.services().ledger, DAY)
+        assert {state.status for state in archiver.states.values()} == {Status.pending}
+        archiver.run(hours=13)
+    assert archiver.states["same.WAV"].warnings == ("length_unproven",)
+    assert archiver.states["cut.WAV"].status is Status.archived, "the same bytes twice"
+    found = audio_is_true(archiver.world.services().ledger, DAY)
     assert found.counts["length_unproven"] == 2
     assert "length" in found.sentence
 
 
 def test_a_shorter_body_than_one_seen_before_is_not_kept_at_last(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     source.answers["a.WAV"] = lambda before: answer(STREAMED[: -1000 * before or None], framed=False)
-    ours = archiver()
-    ours.register(age=MONTH)
+    archiver = make_archiver()
+    archiver.register(age=MONTH)
     for _ in range(4):
-        ours.run(hours=13)
-    assert (ours.states["a.WAV"].status, ours.states["a.WAV"].reason) == (Status.pending, "length_unproven")
+        archiver.run(hours=13)
+    assert (archiver.states["a.WAV"].status, archiver.states["a.WAV"].reason) == (Status.pending, "length_unproven")
 
 
 def sox(*form: str) -> bytes:
@@ -123,7 +125,7 @@ def by_wave(width: int, channels: int) -> bytes:
 
 @pytest.mark.skipif(which("sox") is None, reason="sox is not installed (`apt install sox`)")
 def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
-    source: Source, archiver: Callable[..., Archiver], tmp_path: Path
+    source: Source, make_archiver: Callable[..., Archiver], tmp_path: Path
 ) -> None:
     codec, channels, telephone = "codec_unexpected", "channels_unexpected", "codec_g711"
     big_endian = tmp_path / "x.wav"
@@ -148,33 +150,33 @@ def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
     }
     assert big_endian.read_bytes().startswith(b"RIFX")
     source.always({name: answer(body) for name, (body, _) in made.items()})
-    ours = archiver()
-    ours.register(age=timedelta(hours=1))
-    ours.run()
-    assert {name: state.warnings for name, state in ours.states.items()} == {
+    archiver = make_archiver()
+    archiver.register(age=timedelta(hours=1))
+    archiver.run()
+    assert {name: state.warnings for name, state in archiver.states.items()} == {
         name: warnings for name, (_, warnings) in made.items()
     }
     for name, (body, _) in made.items():
-        assert ours.stored(name) == body
-    counts = audio_is_true(ours.it.services().ledger, DAY).counts
+        assert archiver.stored(name) == body
+    counts = audio_is_true(archiver.world.services().ledger, DAY).counts
     assert (counts[channels], counts[codec], counts["big_endian"]) == (3, 7, 1)
 
 
 @pytest.mark.skipif(which("sox") is None, reason="sox is not installed (`apt install sox`)")
 @pytest.mark.parametrize("coding", ["a-law", "mu-law"])
 def test_the_usual_codings_of_telephone_networks_are_flagged_and_no_alarm(
-    source: Source, archiver: Callable[..., Archiver], coding: str
+    source: Source, make_archiver: Callable[..., Archiver], coding: str
 ) -> None:
     source.always({"one.WAV": answer(sox("-c", "1", "-e", coding))})
-    ours = archiver()
-    ours.register(age=timedelta(hours=1))
-    ours.run()
-    assert ours.states["one.WAV"].warnings == ("codec_g711",)
-    assert audio_is_true(ours.it.services().ledger, DAY).level is Level.ok
+    archiver = make_archiver()
+    archiver.register(age=timedelta(hours=1))
+    archiver.run()
+    assert archiver.states["one.WAV"].warnings == ("codec_g711",)
+    assert audio_is_true(archiver.world.services().ledger, DAY).level is Level.ok
 
 
 def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     raw = bytes(range(256)) * 8000
     mp3 = b"ID3\x04" + bytes(300_000)
@@ -187,17 +189,17 @@ def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(
         "mp3.WAV": answer(mp3, kind="audio/mpeg"),
     }
     source.always(bodies)
-    ours = archiver(ARCHIVE_QUARANTINE_MAX_MB="1")
-    ours.register(age=MONTH)
+    archiver = make_archiver(ARCHIVE_QUARANTINE_MAX_MB="1")
+    archiver.register(age=MONTH)
     for _ in range(2):
-        ours.run(hours=13)
-        assert ours.it.objects("quarantine/") == {}
-    ours.run()
-    states = ours.states
+        archiver.run(hours=13)
+        assert archiver.world.objects("quarantine/") == {}
+    archiver.run()
+    states = archiver.states
     assert {state.status for state in states.values()} == {Status.rejected}
     audio = {"raw.WAV": raw, "short.WAV": wav()[:4000], "mp3.WAV": mp3}
     kept = {states[name].quarantine_key: body for name, body in audio.items()}
-    assert ours.it.objects("quarantine/") == {
+    assert archiver.world.objects("quarantine/") == {
         key: hashlib.sha256(body[: 1 << 20]).hexdigest() for key, body in kept.items()
     }
     assert all(str(key).startswith(f"quarantine/date={DAY}/account_id=15300002/layout=mono/") for key in kept)

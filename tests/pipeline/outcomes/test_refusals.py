@@ -22,92 +22,92 @@ IN_FLIGHT = 2 * 16  # attempts that a run has begun or queued
 
 @pytest.mark.parametrize("refusal", [FIREWALL, REFUSED, answer(b"no", status="403 Forbidden", kind="text/plain")])
 def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing(
-    source: Source, archiver: Callable[..., Archiver], refusal: bytes
+    source: Source, make_archiver: Callable[..., Archiver], refusal: bytes
 ) -> None:
     good = {f"a{number:03d}.WAV": answer(wav()) for number in range(30)}
     source.always(good | {f"b{number:03d}.WAV": refusal for number in range(170)})
-    ours = archiver()
-    ours.register(age=timedelta(hours=5))
+    archiver = make_archiver()
+    archiver.register(age=timedelta(hours=5))
     for _ in range(3):
         with pytest.raises(ExpectedError, match=f"{BREAK_AFTER} recordings in a row"):
-            ours.run(hours=13)
-    states = ours.states
+            archiver.run(hours=13)
+    states = archiver.states
     assert {name for name, state in states.items() if state.status is Status.archived} == good.keys()
     assert not {state.status for state in states.values()} & FINAL
     # The last of the good ones may end after as many refusals as are in flight with it.
     assert sum(source.asked.values()) < len(good) + IN_FLIGHT + 3 * (BREAK_AFTER + IN_FLIGHT)
     source.always({name: answer(wav()) for name in states})
-    ours.run()
-    assert {state.status for state in ours.states.values()} == {Status.archived}
+    archiver.run()
+    assert {state.status for state in archiver.states.values()} == {Status.archived}
 
 
 def test_recordings_that_are_refused_in_two_ways_are_named_with_both_remedies(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     source.always({"a.WAV": FIREWALL, "b.WAV": REFUSED})
-    ours = archiver()
-    ours.register(age=timedelta(hours=5))
+    archiver = make_archiver()
+    archiver.register(age=timedelta(hours=5))
     with pytest.raises(ExpectedError, match=r"lower RINGCX_LIMIT_MEDIA.*; check RINGCX_MEDIA_USERNAME"):
-        ours.run()
+        archiver.run()
 
 
 @pytest.mark.parametrize(("age", "end"), [(timedelta(days=30), Status.pending), (timedelta(days=95), Status.denied)])
 def test_more_lasting_refusals_than_a_run_bears_end_denied_once_the_source_has_purged_the_recordings(
-    source: Source, archiver: Callable[..., Archiver], age: timedelta, end: Status
+    source: Source, make_archiver: Callable[..., Archiver], age: timedelta, end: Status
 ) -> None:
     good = {f"a{number:03d}.WAV": answer(wav()) for number in range(5)}
     refusal = answer(b"no", status="403 Forbidden", kind="text/plain")
     source.always(good | {f"b{number:03d}.WAV": refusal for number in range(2 * BREAK_AFTER)})
-    ours = archiver(ARCHIVE_CONCURRENCY="1")
-    ours.register(age=age)
+    archiver = make_archiver(ARCHIVE_CONCURRENCY="1")
+    archiver.register(age=age)
     for _ in range(4):  # the first and the second attempt at all of them
         with pytest.raises(ExpectedError, match=f"{BREAK_AFTER} recordings in a row"):
-            ours.run(hours=13)
-        assert not {state.status for state in ours.states.values()} & {Status.denied}
+            archiver.run(hours=13)
+        assert not {state.status for state in archiver.states.values()} & {Status.denied}
     with contextlib.suppress(ExpectedError):
-        ours.run()
-    assert {name for name, state in ours.states.items() if state.status is Status.archived} == good.keys()
-    assert {state.status for state in ours.states.values()} == {Status.archived, end}
+        archiver.run()
+    assert {name for name, state in archiver.states.items() if state.status is Status.archived} == good.keys()
+    assert {state.status for state in archiver.states.values()} == {Status.archived, end}
 
 
 def test_a_bucket_that_takes_nothing_stops_the_run_though_absent_recordings_come_between(
-    source: Source, archiver: Callable[..., Archiver], monkeypatch: pytest.MonkeyPatch
+    source: Source, make_archiver: Callable[..., Archiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.always({f"{n:03d}.WAV": NOT_FOUND if n % 4 else answer(wav()) for n in range(8 * BREAK_AFTER)})
-    ours = archiver()
+    archiver = make_archiver()
     source.answers["000.WAV"] = lambda _: answer(wav())
-    ours.register(age=MONTH)
-    fetched(ours.it.services(), ours.states["000.WAV"])
+    archiver.register(age=MONTH)
+    fetched(archiver.world.services(), archiver.states["000.WAV"])
 
     def refuses(*_: object, **__: object) -> None:
         raise StorageRefused("S3 took nothing")
 
     monkeypatch.setattr(Bucket, "put_new", refuses)
     with pytest.raises(StorageRefused, match="S3 took nothing"):
-        ours.run()
+        archiver.run()
     assert sum(source.asked.values()) < 4 * BREAK_AFTER + 2 * IN_FLIGHT
 
 
 def test_a_recording_that_is_refused_while_others_are_given_ends_denied(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     source.always({"refused.WAV": REFUSED} | {f"x{number}.WAV": NOT_FOUND for number in range(3)})
-    ours = archiver(ARCHIVE_CONCURRENCY="1")
-    ours.register(age=timedelta(hours=5))
+    archiver = make_archiver(ARCHIVE_CONCURRENCY="1")
+    archiver.register(age=timedelta(hours=5))
     for number in range(3):
-        assert ours.states["refused.WAV"].status is Status.pending
+        assert archiver.states["refused.WAV"].status is Status.pending
         source.answers[f"x{number}.WAV"] = lambda _: answer(wav())
-        ours.run(hours=13)
-    assert ours.states["refused.WAV"].status is Status.denied
+        archiver.run(hours=13)
+    assert archiver.states["refused.WAV"].status is Status.denied
 
 
 def test_an_account_that_the_source_does_not_know_stops_the_run_with_its_sentence(
-    source: Source, archiver: Callable[..., Archiver]
+    source: Source, make_archiver: Callable[..., Archiver]
 ) -> None:
     body = b'{"generalMessage": "EvPlatform by rc_account_id=37439510 not found"}'
     source.always({f"{number}.WAV": answer(body, status="404 Not Found") for number in range(60)})
-    ours = archiver()
-    ours.register(age=timedelta(days=9))
+    archiver = make_archiver()
+    archiver.register(age=timedelta(days=9))
     with pytest.raises(AccountUnknown, match="RINGCX_RC_ACCOUNT_ID"):
-        ours.run()
-    assert {state.status for state in ours.states.values()} == {Status.pending}
+        archiver.run()
+    assert {state.status for state in archiver.states.values()} == {Status.pending}

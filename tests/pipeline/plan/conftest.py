@@ -134,7 +134,7 @@ class Chronicle:
 
 
 @pytest.fixture
-def chronicle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Chronicle]:
+def make_chronicle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Chronicle]:
     """Without any log-in to RingCX, and with an S3 that nobody can reach: neither is needed."""
 
     def make(**variables: str) -> Chronicle:

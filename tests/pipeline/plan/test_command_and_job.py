@@ -34,37 +34,37 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_a_wrong_command_ends_with_2_and_a_sentence(
-    chronicle: Callable[..., Chronicle], arguments: tuple[str, ...], sentence: str
+    make_chronicle: Callable[..., Chronicle], arguments: tuple[str, ...], sentence: str
 ) -> None:
-    refusal = chronicle().refused(*arguments)
+    refusal = make_chronicle().refused(*arguments)
     assert sentence in refusal
     assert refusal.endswith(".\n")
     assert refusal.count("\n") == 1
 
 
-def test_a_wrong_setting_ends_with_2_and_names_the_variable(chronicle: Callable[..., Chronicle]) -> None:
-    it = chronicle(PLAN_PRICE_GB_MONTH="cheap")
-    assert "PLAN_PRICE_GB_MONTH" in it.refused("--from", "2026-11-20", "--to", "2026-11-21")
+def test_a_wrong_setting_ends_with_2_and_names_the_variable(make_chronicle: Callable[..., Chronicle]) -> None:
+    chronicle = make_chronicle(PLAN_PRICE_GB_MONTH="cheap")
+    assert "PLAN_PRICE_GB_MONTH" in chronicle.refused("--from", "2026-11-20", "--to", "2026-11-21")
 
 
-def test_a_damaged_ledger_is_no_history_but_an_error(chronicle: Callable[..., Chronicle]) -> None:
-    it = chronicle()
-    it.pulled(back(2))
+def test_a_damaged_ledger_is_no_history_but_an_error(make_chronicle: Callable[..., Chronicle]) -> None:
+    chronicle = make_chronicle()
+    chronicle.pulled(back(2))
     (part,) = Path(f"ledger/report_pulls/report={REPORTS[0]}/date={back(2)}").glob("*.parquet")
     part.write_bytes(b"PAR1 cut off")
-    assert "cannot be read" in it.refused("--from", str(back(3)), "--to", str(back(1)))
+    assert "cannot be read" in chronicle.refused("--from", str(back(3)), "--to", str(back(1)))
 
 
 @pytest.mark.slow
 def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
-    chronicle: Callable[..., Chronicle], tmp_path: Path
+    make_chronicle: Callable[..., Chronicle], tmp_path: Path
 ) -> None:
-    it = chronicle(RINGCX_RETENTION_DAYS="12", RINGCX_RETENTION_MARGIN_DAYS="4")
+    chronicle = make_chronicle(RINGCX_RETENTION_DAYS="12", RINGCX_RETENTION_MARGIN_DAYS="4")
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=ago) for ago in range(13, 9, -1)]
-    it.pulled(days[1])
+    chronicle.pulled(days[1])
     assert run("plan", ["--from", str(days[0]), "--to", str(days[-1])]) == 0
-    printed = it.capsys.readouterr().out
+    printed = chronicle.capsys.readouterr().out
     commands = [line.strip() for line in printed.splitlines() if line.startswith("    .venv/bin/dagster ")]
     assert len(commands) == 2
     home = tmp_path / "home"
@@ -79,7 +79,7 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
         result = subprocess.run(
             words,
             cwd=ROOT,
-            env={**basic, **it.variables, "ARCHIVE_START_DATE": "2020-01-01", "DAGSTER_HOME": str(home)},
+            env={**basic, **chronicle.variables, "ARCHIVE_START_DATE": "2020-01-01", "DAGSTER_HOME": str(home)},
             capture_output=True,
             text=True,
             check=False,
@@ -93,34 +93,34 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
     assert sorted(name for of_one in names for name in of_one) == [str(day) for day in days if day != days[1]]
 
 
-def planned_in_dagster(it: World, config: dict[str, str]) -> ExecuteInProcessResult:
+def planned_in_dagster(world: World, config: dict[str, str]) -> ExecuteInProcessResult:
     return (
-        build_defs(environment=it.environment)
+        build_defs(environment=world.environment)
         .resolve_job_def("backfill_plan")
         .execute_in_process(
-            instance=it.instance, run_config={"ops": {"plan_dates": {"config": config}}}, raise_on_error=False
+            instance=world.instance, run_config={"ops": {"plan_dates": {"config": config}}}, raise_on_error=False
         )
     )
 
 
-def test_the_job_plans_what_its_config_asks_for(world: Callable[..., World], recent: list[date]) -> None:
-    it = world()
-    assert it.run(recent[0]).success
-    asked = it.sandbox.counters()["requests"]
-    result = planned_in_dagster(it, {"first_date": str(recent[0]), "last_date": str(recent[1])})
+def test_the_job_plans_what_its_config_asks_for(make_world: Callable[..., World], recent: list[date]) -> None:
+    world = make_world()
+    assert world.run(recent[0]).success
+    asked = world.sandbox.counters()["requests"]
+    result = planned_in_dagster(world, {"first_date": str(recent[0]), "last_date": str(recent[1])})
     (event,) = [event for event in result.events_for_node("plan_dates") if event.is_successful_output]
     metadata = {name: value.value for name, value in event.step_output_data.metadata.items()}
     assert (metadata["dates"], metadata["dates_to_run"]) == (2, 1)
     assert f"--from {recent[1]} --to {recent[1]} --noprompt" in metadata["plan"]
-    assert it.sandbox.counters()["requests"] == asked, "a plan asks for nothing"
+    assert world.sandbox.counters()["requests"] == asked, "a plan asks for nothing"
 
 
 @pytest.mark.parametrize("config", [{"first_date": "soon"}, {"last_date": "2031-01-01"}, {"first_date": "2019-01-01"}])
 def test_the_job_refuses_dates_that_there_are_not_in_a_sentence(
-    world: Callable[..., World], config: dict[str, str]
+    make_world: Callable[..., World], config: dict[str, str]
 ) -> None:
-    it = world()
-    result = planned_in_dagster(it, config)
+    world = make_world()
+    result = planned_in_dagster(world, config)
     assert not result.success
-    (sentence,) = it.failures(result).values()
+    (sentence,) = world.failures(result).values()
     assert "date" in sentence

@@ -53,9 +53,9 @@ def test_very_many_requests_take_as_long_as_the_slowest_window_lets_them(rates: 
     assert abs(seconds_needed(requests, rates) - requests * slowest) <= 3 * longest
 
 
-def planned(capsys: pytest.CaptureFixture[str], it: World, first: date, last: date | None = None) -> dict[str, Any]:
+def planned(capsys: pytest.CaptureFixture[str], world: World, first: date, last: date | None = None) -> dict[str, Any]:
     capsys.readouterr()
-    assert run("plan", ["--from", str(first), "--to", str(last or first), "--json", "plan.json"], it.s3) == 0
+    assert run("plan", ["--from", str(first), "--to", str(last or first), "--json", "plan.json"], world.s3) == 0
     found: dict[str, Any] = json.loads(Path("plan.json").read_text())
     return found
 
@@ -66,10 +66,10 @@ TOLERANCE = 0.35
 
 @pytest.mark.slow
 def test_the_planned_hours_are_those_that_the_runs_then_take(
-    world: Callable[..., World], capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], capsys: pytest.CaptureFixture[str]
 ) -> None:
     reports = "3/4"
-    it = world(
+    world = make_world(
         sandbox={
             "limits": Limits(reports=reports, exchange="none"),
             "calls_per_day": (3, 3),
@@ -78,29 +78,29 @@ def test_the_planned_hours_are_those_that_the_runs_then_take(
         RINGCX_LIMIT_REPORTS=reports,
     )
     days = [datetime.now(UTC).date() - timedelta(days=ago) for ago in range(5, 1, -1)]
-    before = planned(capsys, it, days[0], days[-1])
+    before = planned(capsys, world, days[0], days[-1])
     assert (before["longest"], limit(before, "reports")["requests"]) == ("reports", 12)
-    assert it.sandbox.counters()["requests"].get("report", 0) == 0, "a plan asks for nothing"
-    assert it.objects("") == {}, "a plan changes nothing"
+    assert world.sandbox.counters()["requests"].get("report", 0) == 0, "a plan asks for nothing"
+    assert world.objects("") == {}, "a plan changes nothing"
 
-    took = Took(it, "report", 12)
+    took = Took(world, "report", 12)
     for day in days:
-        assert it.run(day, select=[*REPORTS, "recording_links"]).success
+        assert world.run(day, select=[*REPORTS, "recording_links"]).success
     seconds = took.wait()
-    assert it.sandbox.counters()["violations"]["reports"] == 0
+    assert world.sandbox.counters()["violations"]["reports"] == 0
     assert before["seconds"] == 15.0
     assert seconds == pytest.approx(before["seconds"], rel=TOLERANCE)
 
-    after = planned(capsys, it, days[0], days[-1])
+    after = planned(capsys, world, days[0], days[-1])
     assert {of_date["state"] for of_date in after["dates"]} == {"pending"}
 
 
 @pytest.mark.slow
 def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_takes(
-    world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     media = "12/2"
-    it = world(
+    world = make_world(
         sandbox={
             "limits": Limits(reports="none", exchange="none", media=media),
             "calls_per_day": (18, 18),
@@ -108,27 +108,27 @@ def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_take
         },
         RINGCX_LIMIT_MEDIA=media,
     )
-    assert it.run(recent[0], select=[*REPORTS, "recording_links"]).success
-    found = planned(capsys, it, recent[0] - ONE_DAY, recent[0] + ONE_DAY)
+    assert world.run(recent[0], select=[*REPORTS, "recording_links"]).success
+    found = planned(capsys, world, recent[0] - ONE_DAY, recent[0] + ONE_DAY)
     due = limit(found, "media")["requests"]
     assert due == sum(day["pending"] for day in found["dates"]) > 30
-    took = Took(it, "media", due)
-    assert it.run(recent[0], select=["recordings"]).success
+    took = Took(world, "media", due)
+    assert world.run(recent[0], select=["recordings"]).success
     assert took.wait() == pytest.approx(limit(found, "media")["seconds"], rel=TOLERANCE)
-    assert it.sandbox.counters()["violations"]["media"] == 0
+    assert world.sandbox.counters()["violations"]["media"] == 0
 
 
 class Took:
     """Seconds between the first and the last of so many requests, as the source sees them."""
 
-    def __init__(self, it: World, kind: str, wanted: int) -> None:
+    def __init__(self, world: World, kind: str, wanted: int) -> None:
         self._seen: list[float] = []
 
         def watch() -> None:
             deadline = time.monotonic() + 120
-            before = it.sandbox.counters()["requests"].get(kind, 0)
+            before = world.sandbox.counters()["requests"].get(kind, 0)
             while time.monotonic() < deadline:
-                now = it.sandbox.counters()["requests"].get(kind, 0) - before
+                now = world.sandbox.counters()["requests"].get(kind, 0) - before
                 if now and not self._seen:
                     self._seen.append(time.monotonic())
                 if now >= wanted:

@@ -19,13 +19,20 @@ from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, LAST, Copy
 
 
 def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is_a_discrepancy(
-    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    it = world(faults=Faults(late_links=Where(share=0.4, first=1)), ARCHIVE_PREFIX=ARCHIVE_PREFIX)
-    watched, day, of_day = Copy(it.s3, it.bucket, tmp_path, capsys), LAST, f"{ARCHIVE_PREFIX}recordings/date={LAST}/"
+    world = make_world(faults=Faults(late_links=Where(share=0.4, first=1)), ARCHIVE_PREFIX=ARCHIVE_PREFIX)
+    watched, day, of_day = (
+        Copy(world.s3, world.bucket, tmp_path, capsys),
+        LAST,
+        f"{ARCHIVE_PREFIX}recordings/date={LAST}/",
+    )
     seen: list[tuple[int, set[str], set[str]]] = []
 
-    def verify_now(clock: Callable[[], datetime] = it.clock) -> None:
+    def verify_now(clock: Callable[[], datetime] = world.clock) -> None:
         code = watched.verify(first=day, last=day, clock=clock)
         assert all("verify again after" in item["sentence"] for item in watched.result["arriving"])
         arriving, doubts = ({item["subject"] for item in watched.result[name]} for name in ("arriving", "doubts"))
@@ -45,9 +52,9 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
     verify_before(seal, "_attest")  # sealed, and not attested
     for _ in range(2):
         seen.clear()
-        before = it.objects(of_day).keys()
-        assert it.run(day).success
-        new = it.objects(of_day).keys() - before
+        before = world.objects(of_day).keys()
+        assert world.run(day).success
+        new = world.objects(of_day).keys() - before
         assert len(new) > 2
         assert [(code, doubts) for code, _, doubts in seen[:3]] == [(0, set())] * 3
         assert seen[0][1] >= new
@@ -63,15 +70,18 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
 
 
 def test_what_a_killed_run_stored_is_arriving_only_as_long_as_a_run_may_write_it_down(
-    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    it = world(ARCHIVE_PREFIX=ARCHIVE_PREFIX)
-    watched = Copy(it.s3, it.bucket, tmp_path, capsys)
+    world = make_world(ARCHIVE_PREFIX=ARCHIVE_PREFIX)
+    watched = Copy(world.s3, world.bucket, tmp_path, capsys)
     monkeypatch.setattr(Ledger, "append_states", _only_pending(Ledger.append_states))
-    it.run(LAST)
-    stored = set(it.objects(f"{ARCHIVE_PREFIX}recordings/date={LAST}/"))
+    world.run(LAST)
+    stored = set(world.objects(f"{ARCHIVE_PREFIX}recordings/date={LAST}/"))
     assert len(stored) > 5
-    assert watched.verify(first=LAST, last=LAST, clock=it.clock) == 0
+    assert watched.verify(first=LAST, last=LAST, clock=world.clock) == 0
     assert stored <= {item["subject"] for item in watched.result["arriving"]}
     assert watched.verify(first=LAST, last=LAST) == 1
     assert stored <= {

@@ -144,9 +144,9 @@ def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) ->
 
 
 def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
-    world: Callable[..., World], capsys: pytest.CaptureFixture[str]
+    make_world: Callable[..., World], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scout = world()
+    scout = make_world()
     for back in range(3, 12):
         before, day = TODAY - timedelta(days=back), TODAY - timedelta(days=back - 1)
         assert scout.run(
@@ -156,9 +156,9 @@ def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
             break
     assert scout.states(day)
     # Without its links at first, the day itself is sealed empty: only the day before then learns of that leg.
-    it = world(faults=Faults(late_links=Where(share=1.0, first=1)))
-    assert it.run(day).success
-    assert it.run(before).success
-    manifests = [key for key in it.objects("manifests/") if f"date={day}/" in key]
+    world = make_world(faults=Faults(late_links=Where(share=1.0, first=1)))
+    assert world.run(day).success
+    assert world.run(before).success
+    manifests = [key for key in world.objects("manifests/") if f"date={day}/" in key]
     assert len(manifests) == 2
     assert run("verify", ["--from", str(before), "--to", str(day)]) == 0, capsys.readouterr().out
