@@ -53,6 +53,7 @@ class PullRecord:
     flags_unknown: int | None = None
     lines_skipped: int | None = None
     of_another_time: int | None = None
+    empty_parts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

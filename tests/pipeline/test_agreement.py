@@ -312,6 +312,33 @@ def test_an_account_whose_calls_only_machines_take_needs_no_report_of_agents(
     assert (not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled) is is_known
 
 
+def directed(calls: Mapping[str, str], route: str = "AGENT") -> list[Line]:
+    """Rows of calls (UII -> the source's type) in the Global Call Type Detail."""
+    rows = full(GLOBAL, list(calls))
+    return [{**row, "connected_route": route, "source_type": calls[row["uii"] or ""]} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("types", "route", "empty_parts", "is_known"),
+    [
+        (("GATE", "CAMPAIGN"), "AGENT", 1, False),
+        (("GATE", "CAMPAIGN"), "AGENT", 0, True),
+        (("GATE", "GATE"), "AGENT", 1, True),  # the part that came empty is the other direction's
+        (("GATE", "IVR"), "AGENT", 1, True),
+        (("GATE", "CAMPAIGN"), "", 1, True),  # as of a campaign that plays messages
+    ],
+)
+def test_a_report_of_agents_that_came_empty_for_one_direction_alone_leaves_the_date_unknown(
+    tmp_path: Path, types: tuple[str, str], route: str, empty_parts: int, is_known: bool
+) -> None:
+    rows = {AGENT: full(AGENT, EMPTY_DAY[:1]), GLOBAL: directed(dict(zip(EMPTY_DAY, types, strict=True)), route)}
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    ledger.append_pull(replace(a_pull(AGENT), pulled_at=NOW + timedelta(minutes=1), rows=1, empty_parts=empty_parts))
+    gaps = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW + timedelta(hours=1)).not_pulled
+    sentence = "was empty for outbound calls, although the other report has 1 call of that day"
+    assert [str(gap) for gap in gaps] == ([] if is_known else [f"{AGENT} of account {ACCOUNTS[0]} {sentence}"])
+
+
 @pytest.mark.parametrize(("minutes", "verdict"), [(6, Verdict.unknown), (59, Verdict.unknown), (60, Verdict.complete)])
 def test_reports_pulled_before_the_last_calls_of_the_day_are_in_them_leave_the_date_unknown(
     tmp_path: Path, minutes: int, verdict: Verdict

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
+import tempfile
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,10 +118,14 @@ def calls_of(begin: datetime, number: int, *, minutes: int = 3) -> bytes:
 def pulled(ledger: Ledger, body: bytes) -> PullRecord:
     """Pull a date's report from a source that answers with `body`, whatever it is asked for."""
     answer = Answer(parse_report("global_call_type_detail", io.BytesIO(body)), len(body), "")
-    source: Any = SimpleNamespace(pull=lambda *_: answer)
+    return pulled_from(lambda *_: answer, ledger, "global_call_type_detail")
+
+
+def pulled_from(answer: Callable[..., Answer], ledger: Ledger, report: ReportName) -> PullRecord:
+    source: Any = SimpleNamespace(pull=answer)
     return pull_report(
         ACCOUNTS[0],
-        report="global_call_type_detail",
+        report=report,
         day=DAY,
         period=Period(*BOUNDS),
         source=source,
@@ -177,3 +184,22 @@ def test_calls_about_midnight_do_not_make_another_days_report_this_days_own(ledg
 )
 def test_an_answer_is_of_another_time_only_if_its_calls_say_so(ledger: Ledger, body: bytes) -> None:
     assert pulled(ledger, body).of_another_time == 0
+
+
+@pytest.mark.parametrize(
+    ("inbound", "outbound", "empty_parts"), [(2, 2, 0), (0, 2, 1), (2, 0, 1), (0, 0, 2), (3, 3, 1)]
+)
+def test_a_pull_says_how_many_parts_of_its_report_brought_no_rows_of_their_own(
+    ledger: Ledger, inbound: int, outbound: int, empty_parts: int
+) -> None:
+    def answer(_account: str, _period: Period, part: str) -> Answer:
+        number = inbound if part == "inbound" else outbound
+        name = "both" if number == 3 else part  # a source that answers both requests alike
+        body = "UII,Session ID,Segment Recording URL\n" + "".join(f"{name}{n},2,\n" for n in range(number))
+        with tempfile.TemporaryFile() as file:
+            file.write(body.encode())
+            file.flush()
+            rows = parse_report("agent_segment_metadata", file)
+        return Answer(rows, len(body), hashlib.sha256(body.encode()).hexdigest())
+
+    assert pulled_from(answer, ledger, "agent_segment_metadata").empty_parts == empty_parts

@@ -63,6 +63,15 @@ LINK_COLUMN: Final[dict[ReportName, str]] = {
 UII_COLUMN: Final[dict[ReportName, str]] = dict.fromkeys(COLUMNS, "uii") | {"interaction_metadata": "interaction_id"}
 """The column of each report that names the call."""
 
+DIRECTIONS: Final = {
+    "inbound": "inbound",
+    "outbound": "outbound",
+    "gate": "inbound",
+    "acd-call": "inbound",
+    "campaign": "outbound",
+}
+"""The direction of a call by each report's own word for it, in lower case."""
+
 LEGACY: Final[tuple[ReportName, ...]] = (AGENT, GLOBAL)
 CURRENT: Final[tuple[ReportName, ...]] = (INTERACTIONS,)
 REPORTS: Final = (*LEGACY, *CURRENT)

@@ -9,18 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
-from pipelines.ringcx.reports.columns import AGENT, EVENTS, GLOBAL, INTERACTIONS, UII_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import AGENT, DIRECTIONS, EVENTS, GLOBAL, INTERACTIONS, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_ms, uii_time
 from pipelines.steps.link.rows import ROWS, Cells, is_agents, is_flag_unknown, links_of, needed_columns, start_of
 
 _RESULT: Final = re.compile(r"[A-Za-z][A-Za-z _-]{0,40}", re.ASCII)
-_DIRECTIONS: Final[Mapping[str, str]] = {
-    "inbound": "inbound",
-    "outbound": "outbound",
-    "gate": "inbound",
-    "acd-call": "inbound",
-    "campaign": "outbound",
-}
 _LENGTHS: Final = frozenset({"call_s", "segment_s", "hold_s", "wrap_s"})
 REPORTS_OF_CALLS: Final[Sequence[ReportName]] = (AGENT, INTERACTIONS, GLOBAL, EVENTS)
 """The reports, in descending order of detail about an agent's leg."""
@@ -174,7 +167,7 @@ def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
         started_at=begins(report, row),
         recordings=tuple(link.recording_id for link in links_of(report, row)),
         is_flag_unknown=report == INTERACTIONS and is_flag_unknown(row),
-        direction=_DIRECTIONS.get(direction),
+        direction=DIRECTIONS.get(direction),
         **{name: None if value == "" else value for name, value in found.items()},
     )
 

@@ -16,6 +16,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import links_in
 from pipelines.ringcx.reports.columns import (
     AGENT,
+    DIRECTIONS,
     EVENTS,
     GLOBAL,
     INTERACTIONS,
@@ -86,17 +87,22 @@ def _joined(calls: pd.DataFrame, legs: pd.DataFrame) -> pd.DataFrame:
 def empty_reports(
     ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
 ) -> list[MissingReport]:
-    """Return the empty reports of accounts for which the other report, or an event, has calls well inside `day`."""
+    """Return the reports without any row although the other one, or an End Call Event, has calls of `day`, apart from
+    calls that began before it or in its last hour: the reports may date these on different sides of midnight.
+
+    Agent Segment Metadata comes in two parts, inbound and outbound, of which one alone may be without rows.
+    """
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
     accounts = settings.ringcx_account_ids or set().union(*newest.values())
     # The other source names every recording by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
-    by_agents, by_calls = newest[AGENT], newest[GLOBAL]
-    compared = (by_agents.keys() & by_calls.keys() & set(accounts)) - named
-    one_empty = sorted(name for name in compared if bool(by_agents[name].rows) != bool(by_calls[name].rows))
+    compared = (newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)) - named
+    empty = [{account for account in compared if not newest[report][account].rows} for report in (AGENT, GLOBAL)]
+    one_empty = sorted(empty[0] ^ empty[1])
+    parts_empty = sorted(account for account in compared - empty[0] if newest[AGENT][account].empty_parts)
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
-    if not one_empty:
+    if not one_empty and not parts_empty:
         return lacking
     calls, _, _ = _match_reports(ledger, day, zone=settings.zone, now=now)
     accounts_with_calls = set(calls.index.get_level_values("account_id"))
@@ -110,7 +116,12 @@ def empty_reports(
             if account in accounts_with_calls:
                 of_other = int(missing[column].get(account, 0))
             if of_other and not newest[report][account].rows:
-                lacking.append(_empty(newest[report][account], "the other report has", of_other))
+                lacking.append(_empty(newest[report][account], ", although the other report has", of_other))
+    by_part = calls.groupby(["account_id", "direction"])[["in_agent", "not_in_agent"]].sum()
+    for (account, direction), in_agent, not_in_agent in by_part.itertuples():
+        if direction and account in parts_empty and not_in_agent and not in_agent:
+            others = f" for {direction} calls, although the other report has"
+            lacking.append(_empty(newest[AGENT][account], others, not_in_agent))
     return lacking
 
 
@@ -141,13 +152,12 @@ def _without_calls_of_events(
         if uii
     }
     calls = events[~events["uii"].isin(named)].groupby("account_id")["uii"].nunique()
-    return [
-        _empty(pull, "End Call Events name", count) for account, count in calls.items() for pull in empty[str(account)]
-    ]
+    others = ", although End Call Events name"
+    return [_empty(pull, others, count) for account, count in calls.items() for pull in empty[str(account)]]
 
 
 def _empty(pull: PullRecord, others: str, calls: int) -> MissingReport:
-    explanation = f"was empty, although {others} {number(calls, 'call')} of that day"
+    explanation = f"was empty{others} {number(calls, 'call')} of that day"
     return MissingReport(pull.report, pull.account_id, pull.period_end, explanation)
 
 
@@ -161,12 +171,14 @@ def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame
     # A call may also be connected to a voicemail or an outside number, which is not an agent's leg.
     by_machine = rows["source_type"].str.contains("ivr|cloud|trac", case=False)
     to_agent = rows["connected_route"].str.contains("agent", case=False, regex=False)
+    # Only a route that says so shows that an agent took a call of one direction: a campaign may play messages alone.
+    rows["direction"] = rows["source_type"].str.lower().map(DIRECTIONS).where(rows["connected"] & to_agent).fillna("")
     to_agent |= (rows["connected_route"] == "") & ~by_machine
     rows["reached"] = rows["connected"] & to_agent
     taken = _times(rows["connected_dts"], parse_report_time)
     rows["taken"] = taken.fillna(_times(rows["call_start_dts"], parse_report_time)).where(rows["reached"])
     any_of = {name: (name, "any") for name in ("in_global", "mono", "connected", "reached")}
-    return rows.groupby(_CALL).agg(**any_of, taken=("taken", "min"))
+    return rows.groupby(_CALL).agg(**any_of, taken=("taken", "min"), direction=("direction", "max"))
 
 
 def _legs(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:

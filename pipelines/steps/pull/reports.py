@@ -111,6 +111,7 @@ def pull_report(
     requests = [partial(source.pull, account_id, period, part) for part in PARTS[report]]
     answers = [whole_answer(request, log) for request in requests]
     elsewhere = sum(answer.rows.num_rows for answer in answers if is_of_another_time(answer.rows, period))
+    empty_parts = len(answers) - len({answer.sha256 for answer in answers if answer.rows.num_rows})
     skipped = sum(lines_skipped(answer.rows) for answer in answers)
     size, sha256 = sum(answer.size for answer in answers), "+".join(answer.sha256 for answer in answers)
     table = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
@@ -131,6 +132,7 @@ def pull_report(
         with_link=rows.num_rows - rows[LINK_COLUMN[report]].null_count,
         lines_skipped=skipped,
         of_another_time=elsewhere,
+        empty_parts=empty_parts,
         **counts,
     )
     ledger.append_pull(record)
