@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -53,8 +54,8 @@ AGENT_ROW = st.fixed_dictionaries(
 Line = Mapping[str, str | None]
 
 
-def settings_of(accounts: Sequence[str]) -> VerifySettings:
-    return VerifySettings(archive_bucket="archive", ringcx_account_ids=tuple(accounts))
+def settings_of(accounts: Sequence[str], **changed: Any) -> VerifySettings:
+    return VerifySettings(archive_bucket="archive", ringcx_account_ids=tuple(accounts), **changed)
 
 
 def a_pull(report: ReportName) -> PullRecord:
@@ -454,3 +455,17 @@ def test_an_empty_report_is_made_up_for_only_by_interactions_of_the_whole_day_th
     ledger.append_rows(INTERACTIONS, DAY, interactions, account_id=ACCOUNTS[0], pulled_at=NOW, run_id="test")
     ledger.append_pull(replace(a_pull(INTERACTIONS), rows=rows, period_end=BEGIN + timedelta(hours=hours)))
     assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("source", "empty", "is_known"),
+    [("both", GLOBAL, False), ("both", AGENT, True), ("current", GLOBAL, True), ("legacy", GLOBAL, True)],
+)
+def test_interactions_do_not_make_up_for_the_mono_recordings_that_an_empty_report_of_calls_would_name_to_both(
+    tmp_path: Path, source: str, empty: ReportName, is_known: bool
+) -> None:
+    rows = {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: full(GLOBAL, EMPTY_DAY), empty: []}
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    ledger.append_pull(replace(a_pull(INTERACTIONS), rows=5))
+    found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1], ringcx_source=source), now=NOW)
+    assert (not found.not_pulled) is is_known

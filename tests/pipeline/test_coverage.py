@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+from pipelines.ringcx.reports.columns import AGENT, GLOBAL, INTERACTIONS, REPORTS, ReportName
 from pipelines.ringcx.reports.requests import Answer, Period
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import VerifySettings
@@ -78,10 +78,12 @@ def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source
     pulls: list[PullRecord], source: str
 ) -> None:
     expected, wanted = [], settings_of(source)
+    # The current API names no mono recording, which whoever sets `both` expects.
+    full_sources = {AGENT, GLOBAL}, {GLOBAL, INTERACTIONS} if source == "both" else {INTERACTIONS}
     for account in ACCOUNTS:
         own = [pull for pull in pulls if pull.account_id == account]
         whole = {row.report for row in own if row.period_start <= BOUNDS[0] and row.period_end >= BOUNDS[1]}
-        if any(whole >= set(full) for full in FULL_SOURCES):
+        if any(whole >= full for full in full_sources):
             continue
         for report in wanted.reports:
             if report not in whole:

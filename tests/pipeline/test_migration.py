@@ -192,4 +192,4 @@ def test_a_date_pulled_by_either_source_is_pulled_and_one_pulled_by_none_or_half
         ]
         for source in ("legacy", "current", "both")
     }
-    assert gaps == {"legacy": [0, 1, 0], "current": [0, 1, 0], "both": [0, 2, 0]}
+    assert gaps == {"legacy": [0, 1, 0], "current": [0, 1, 0], "both": [0, 2, 2]}  # whose mono recordings nothing names

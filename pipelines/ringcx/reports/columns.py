@@ -76,8 +76,6 @@ LEGACY: Final[tuple[ReportName, ...]] = (AGENT, GLOBAL)
 CURRENT: Final[tuple[ReportName, ...]] = (INTERACTIONS,)
 REPORTS: Final = (*LEGACY, *CURRENT)
 """The reports that are pulled. No date is complete by End Call Events, which may be lost on their way."""
-FULL_SOURCES: Final = (LEGACY, CURRENT)
-"""The sets of reports that each name every recording of a date."""
 
 LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id", "report", "date")
 """Names of columns that the ledger adds to a report's own, or has in its folders' names.

@@ -95,12 +95,17 @@ def empty_reports(
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
     accounts = settings.ringcx_account_ids or set().union(*newest.values())
-    # The other source names every recording by itself.
+    # The other source names every recording of a leg by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
-    compared = (newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)) - named
-    empty = [{account for account in compared if not newest[report][account].rows} for report in (AGENT, GLOBAL)]
-    one_empty = sorted(empty[0] ^ empty[1])
-    parts_empty = sorted(account for account in compared - empty[0] if newest[AGENT][account].empty_parts)
+    of_calls = newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)
+    of_legs = of_calls - named
+    if settings.ringcx_source != "both":
+        of_calls = of_legs
+    empty = [account for account in of_legs if not newest[AGENT][account].rows]
+    one_empty = sorted(
+        {account for account in of_calls if not newest[GLOBAL][account].rows}.symmetric_difference(empty)
+    )
+    parts_empty = sorted(account for account in of_legs.difference(empty) if newest[AGENT][account].empty_parts)
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty and not parts_empty:
         return lacking

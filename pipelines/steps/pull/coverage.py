@@ -9,7 +9,7 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import FULL_SOURCES, INTERACTIONS, REPORTS, ReportName
+from pipelines.ringcx.reports.columns import GLOBAL, INTERACTIONS, LEGACY, REPORTS, ReportName
 from pipelines.settings import VerifySettings
 from pipelines.wording import number
 
@@ -45,8 +45,9 @@ def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
 def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingReport]:
     """Return, by account, the reports of RINGCX_SOURCE that were not pulled for the whole of `day` after it settled.
 
-    An account lacks nothing if any full source covers the day: both legacy reports, or interaction metadata. Without
-    RINGCX_ACCOUNT_IDS, the accounts are those of the date's pulls; a date without any pull lacks every report.
+    An account lacks nothing if a full source covers the day: both legacy reports, or interaction metadata, which names
+    no mono recording, so that RINGCX_SOURCE=both needs the global report too. Without RINGCX_ACCOUNT_IDS, the accounts
+    are those of the date's pulls; a date without any pull lacks every report.
     """
     bounds = day_bounds(day, settings.zone)
     all_pulls = list(chain.from_iterable(pulls.values()))
@@ -60,7 +61,8 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingR
                 last[pull.report] = pull
                 if pull.pulled_at >= bounds[1] + SETTLED and not pull.of_another_time:
                     settled.add(pull.report)
-        if any(settled.issuperset(source) for source in FULL_SOURCES):
+        by_interactions = {INTERACTIONS, GLOBAL} if settings.ringcx_source == "both" else {INTERACTIONS}
+        if settled.issuperset(LEGACY) or settled.issuperset(by_interactions):
             continue
         for report in (report for report in settings.reports if report not in settled):
             until = max((pull.period_end for pull in own if pull.report == report), default=None)
