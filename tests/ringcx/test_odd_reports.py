@@ -52,7 +52,13 @@ def test_last_lines_that_are_no_rows_are_skipped_and_counted(tmp_path: Path, las
     assert lines_skipped(table) == skipped
 
 
-@pytest.mark.parametrize("last", ["Total,,https://x.example/?file=b.WAV,\r\n", "2026,,,Total\r\n", "Totally,,,x\r\n"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        *("Total,,https://x.example/?file=b.WAV,\r\n", "2026,,,Total\r\n", "Totally,,,x\r\n"),
+        "Total,,,https://x.example/?file=b.WAV\r\n",  # in a column of another name
+    ],
+)
 def test_a_last_row_that_is_a_call_is_kept(tmp_path: Path, last: str) -> None:
     assert parse(tmp_path, CSV + last).num_rows == 2
 

@@ -103,11 +103,12 @@ def _without_guards(table: pa.Table) -> pa.Table:
 
 
 def _without_totals(table: pa.Table, link: str) -> pa.Table:
-    """Return the table without its last lines that begin like totals and have no link."""
+    """Return the table without its last lines that begin like totals and have no link, in whichever column."""
     count = table.num_rows
     while count:
         (row,) = table.slice(count - 1, 1).to_pylist()
-        if row[link] or not TOTALS.match(next(iter(row.values())) or ""):
+        cells = [cell or "" for cell in row.values()]
+        if row[link] or not TOTALS.match(cells[0]) or any("://" in cell for cell in cells):
             break
         count -= 1
     return table.slice(0, count)
