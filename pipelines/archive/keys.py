@@ -14,7 +14,7 @@ from urllib.parse import quote
 Layout = Literal["mono", "stereo"]
 
 _HASHED = "sha256-"
-_MANIFEST = re.compile(r"manifest-([1-9][0-9]{0,9})\.json", re.ASCII)
+_MANIFEST = re.compile(r"(?:.*/)?manifests/date=[^/]+/manifest-([1-9][0-9]{0,9})\.json", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
@@ -63,7 +63,7 @@ def manifest_key(prefix: str, day: date, number: int) -> str:
 
 def manifest_number(key: str) -> int | None:
     """Return the number in a manifest's key, or None if the key does not belong to a manifest."""
-    match = _MANIFEST.fullmatch(key.rpartition("/")[2])
+    match = _MANIFEST.fullmatch(key)
     return int(match[1]) if match else None
 
 

@@ -13,7 +13,7 @@ from datetime import date
 
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
-from pipelines.archive.keys import access_prefix
+from pipelines.archive.keys import access_prefix, catalog_key, manifest_number, manifest_prefix
 from pipelines.archive.proof.attestation import ACCESS
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger.files import date_of_folder
@@ -128,7 +128,9 @@ def _flag_unexplained(evidence: Evidence, flag: Flag) -> None:
 
 
 def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Flag) -> None:
-    """Verify that each object under `conflicts/` matches the hash in its name and belongs to a listed recording."""
+    """Verify that each object under `conflicts/` matches the hash in its name and belongs to a listed recording, and
+    that nothing is next to the date's manifests and its part of the catalog: queries would read it.
+    """
     folder = f"{bucket.prefix}conflicts/date={day.isoformat()}/"
     for key, _ in bucket.list_keys(folder):
         where, _, name = key.rpartition("/")
@@ -138,6 +140,12 @@ def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Fla
         if not is_named or not bucket.hash_object(key).sha256.startswith(start):
             sentence = f"{key} is not a conflicting copy of a recording of {day}; find out who put it there"
             flag("object_stray", key, sentence)
+    catalog = catalog_key(bucket.prefix, day)
+    for folder in (manifest_prefix(bucket.prefix, day), catalog.removesuffix("recordings.parquet")):
+        for key in sorted({key for key, _ in bucket.list_keys(folder)} - {folder, catalog}):
+            if manifest_number(key.removesuffix(".sig")) is None:
+                sentence = f"{key} is neither a manifest of {day} nor its catalog; find out who put it there"
+                flag("object_stray", key, sentence)
 
 
 def check_access_log(bucket: Bucket, day: date, threads: int, flag: Flag) -> None:

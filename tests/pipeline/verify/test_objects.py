@@ -164,3 +164,20 @@ def test_what_was_kept_apart_from_a_recording_is_no_stray(copy: Copy) -> None:
     folder, _, name = (recording.key or "").replace("/recordings/", "/conflicts/").rpartition("/")
     copy.put(f"{folder}/{hashlib.sha256(b'other bytes').hexdigest()[:16]}-{name}", b"other bytes")
     assert copy.doubts() == set()
+
+
+def test_what_is_next_to_a_manifest_or_a_part_of_the_catalog_is_named_and_stops_no_sealing(copy: Copy) -> None:
+    stray = {
+        f"{ARCHIVE_PREFIX}{name}"
+        for name in (
+            f"manifests/date={MIDDLE}/manifest-9.json.bak",
+            f"manifests/date={MIDDLE}/backup/manifest-9.json",  # no manifest of the date, whatever its number
+            f"catalog/date={MIDDLE}/more.parquet",  # which a query over catalog/date=*/*.parquet reads
+        )
+    }
+    for key in stray:
+        copy.put(key, b"x")
+    copy.put(f"{ARCHIVE_PREFIX}catalog/date={MIDDLE}/", b"")  # as a console makes folders
+    assert copy.doubts() == {(str(MIDDLE), "object_stray", key) for key in stray}
+    with DagsterInstance.ephemeral() as instance:
+        assert sealed_again(instance, MIDDLE, LAST)
