@@ -97,15 +97,13 @@ def empty_reports(
     accounts = settings.ringcx_account_ids or set().union(*newest.values())
     # The other source names every recording of a leg by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
-    of_calls = newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)
-    of_legs = of_calls - named
-    if settings.ringcx_source != "both":
-        of_calls = of_legs
-    empty = [account for account in of_legs if not newest[AGENT][account].rows]
-    one_empty = sorted(
-        {account for account in of_calls if not newest[GLOBAL][account].rows}.symmetric_difference(empty)
-    )
-    parts_empty = sorted(account for account in of_legs.difference(empty) if newest[AGENT][account].empty_parts)
+    of_both = newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)
+    needs_legs = of_both - named
+    needs_calls = of_both if settings.ringcx_source == "both" else needs_legs
+    no_legs = {account for account in needs_legs if not newest[AGENT][account].rows}
+    no_calls = {account for account in needs_calls if not newest[GLOBAL][account].rows}
+    one_empty = sorted(no_legs ^ no_calls)
+    parts_empty = {account for account in needs_legs - no_legs if newest[AGENT][account].empty_parts}
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty and not parts_empty:
         return lacking
