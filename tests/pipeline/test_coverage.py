@@ -8,6 +8,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,25 @@ def test_a_gap_says_how_far_the_report_was_pulled() -> None:
         "agent_segment_metadata of account 15300002 was pulled only up to 2026-11-18 12:00 UTC",
         "global_call_type_detail of account 15300002 was never pulled",
     ]
+
+
+@pytest.mark.parametrize(
+    ("days", "rows", "is_known"), [([91], 0, True), ([92], 0, False), ([92], 1, True), ([2, 92], 0, True)]
+)
+def test_empty_reports_of_a_day_that_the_source_may_have_purged_leave_it_unknown(
+    days: list[int], rows: int, is_known: bool
+) -> None:
+    pulls = {
+        report: [
+            replace(a_pull(report, ACCOUNTS[0], 0, 24), rows=rows, pulled_at=BEGIN + timedelta(days=day))
+            for day in days
+        ]
+        for report in (AGENT, GLOBAL)
+    }
+    gaps = unpulled({INTERACTIONS: [], **pulls}, DAY, settings_of("legacy", ACCOUNTS[:1]))
+    reason = "was empty, but so late that the source may have purged it (RINGCX_RETENTION_DAYS is 90)"
+    sentences = [f"{report} of account {ACCOUNTS[0]} {reason}" for report in (AGENT, GLOBAL)]
+    assert [str(gap) for gap in gaps] == ([] if is_known else sentences)
 
 
 def calls_of(begin: datetime, number: int, *, minutes: int = 3) -> bytes:

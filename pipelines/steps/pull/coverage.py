@@ -47,19 +47,23 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingR
 
     An account lacks nothing if a full source covers the day: both legacy reports, or interaction metadata, which names
     no mono recording, so that RINGCX_SOURCE=both needs the global report too. Without RINGCX_ACCOUNT_IDS, the accounts
-    are those of the date's pulls; a date without any pull lacks every report.
+    are those of the date's pulls; a date without any pull lacks every report. Empty reports of a day that the source
+    may have purged prove nothing.
     """
     bounds = day_bounds(day, settings.zone)
+    kept_until = bounds[1] + timedelta(days=settings.ringcx_retention_days)
     all_pulls = list(chain.from_iterable(pulls.values()))
     lacking = []
     for account in settings.ringcx_account_ids or sorted({pull.account_id for pull in all_pulls}) or [""]:
         own = [pull for pull in all_pulls if pull.account_id == account]
+        has_rows = any(pull.rows for pull in own)
         last: dict[str, PullRecord] = {}
         settled: set[str] = set()
         for pull in own:
             if covers(pull, bounds):
                 last[pull.report] = pull
-                if pull.pulled_at >= bounds[1] + SETTLED and not pull.of_another_time:
+                is_in_time = pull.pulled_at >= bounds[1] + SETTLED and (has_rows or pull.pulled_at <= kept_until)
+                if is_in_time and not pull.of_another_time:
                     settled.add(pull.report)
         by_interactions = {INTERACTIONS, GLOBAL} if settings.ringcx_source == "both" else {INTERACTIONS}
         if settled.issuperset(LEGACY) or settled.issuperset(by_interactions):
@@ -72,6 +76,11 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingR
                 explanation = f"was pulled only up to {until:%Y-%m-%d %H:%M} UTC"
             elif rows := last[report].of_another_time:
                 explanation = f"had the calls of another day ({number(rows, 'row')})"
+            elif last[report].pulled_at > kept_until:
+                days = settings.ringcx_retention_days
+                explanation = (
+                    f"was empty, but so late that the source may have purged it (RINGCX_RETENTION_DAYS is {days})"
+                )
             else:
                 at = f"{last[report].pulled_at:%Y-%m-%d %H:%M} UTC"
                 explanation = f"was last pulled at {at}, possibly before the day's last calls were in it"
