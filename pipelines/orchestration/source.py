@@ -23,7 +23,7 @@ from pipelines.ringcx.reports.requests import InteractionSource, ReportSource
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError
 from pipelines.steps.fetch.attempt import Attempt, RecordingClients
 from pipelines.steps.fetch.outcomes import RetryRules
-from pipelines.steps.link.register_links import AllowedLinks
+from pipelines.steps.link.allowed_links import AllowedLinks
 
 
 @dataclass

@@ -24,8 +24,9 @@ from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import Calendar
 from pipelines.steps.fetch.work_queue import work_queue
+from pipelines.steps.link.allowed_links import AllowedLinks
 from pipelines.steps.link.matching import Call, Pairs, join, pairs_around
-from pipelines.steps.link.register_links import AllowedLinks, LinksFound, matched_recordings, register_links
+from pipelines.steps.link.register_links import LinksFound, matched_recordings, register_links
 from pipelines.steps.link.rows import over_at, ready_at
 from pipelines.steps.pull.windows import is_fresh
 from tests.history import history

@@ -11,8 +11,8 @@ from pipelines.ledger.schema import table_of
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
 from pipelines.ringcx.links import HostList
 from pipelines.steps.fetch.work_queue import WorkItem, possible_keys, work_queue
+from pipelines.steps.link.allowed_links import LINK_REFUSED, AllowedLinks
 from pipelines.steps.link.recordings_table import RecordingsTable
-from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = date(2026, 11, 20)

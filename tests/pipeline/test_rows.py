@@ -31,9 +31,10 @@ from pipelines.ringcx.reports.columns import (
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.settings import Calendar, VerifySettings
 from pipelines.steps.check.verdict import judge_date
+from pipelines.steps.link.allowed_links import AllowedLinks
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import recordings_of
-from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
+from pipelines.steps.link.register_links import LinksFound, register_links
 from pipelines.steps.link.rows import over_at, ready_at
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)

@@ -22,9 +22,9 @@ from pipelines.ringcx.http.client import Received
 from pipelines.ringcx.limits.limiter import check_stop
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.steps.fetch.outcomes import Archived, Failed, Fault, RetryRules, may_be_last
-from pipelines.steps.fetch.work_queue import WorkItem, is_segment
+from pipelines.steps.fetch.work_queue import WorkItem
+from pipelines.steps.link.allowed_links import LINK_REFUSED, AllowedLinks, is_segment
 from pipelines.steps.link.matching import AMBIGUOUS
-from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
 LENGTH_UNPROVEN = "length_unproven"
 HEADER_DISAGREES = "header_disagrees"

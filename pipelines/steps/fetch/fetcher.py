@@ -21,7 +21,8 @@ from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceEr
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.steps.fetch.attempt import FIREWALL, Attempt
 from pipelines.steps.fetch.outcomes import Archived, Failed, Fault, age, is_in_doubt, next_state
-from pipelines.steps.fetch.work_queue import WorkQueue, is_segment, possible_keys
+from pipelines.steps.fetch.work_queue import WorkQueue, possible_keys
+from pipelines.steps.link.allowed_links import is_segment
 from pipelines.wording import number
 
 FLUSH_STATES = 10_000

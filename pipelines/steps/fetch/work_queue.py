@@ -19,10 +19,8 @@ from pipelines.errors import ExpectedError
 from pipelines.ledger.schema import states_by_id, states_from, table_of, values
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.links import is_segment_link
-from pipelines.ringcx.reports.columns import INTERACTIONS
+from pipelines.steps.link.allowed_links import LINK_REFUSED, AllowedLinks, is_segment
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
-from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _AT_ONCE = 1000
@@ -145,8 +143,3 @@ def possible_keys(prefix: str, item: WorkItem) -> set[str]:
     """Return the keys that an earlier run, which may have known fewer recordings, may have used for the item."""
     taken = {item.key, plain_key(prefix, item.state)}
     return taken | {keys.apart_key(key, item.state.recording_id) for key in taken}
-
-
-def is_segment(source: str, link: str) -> bool:
-    """Return whether a recording is identified by dialog and segment, as in the current API."""
-    return source == INTERACTIONS and is_segment_link(link)

@@ -14,44 +14,12 @@ import pyarrow.compute as pc
 from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import FINAL, RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.errors import LinkRefused
-from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
-from pipelines.ringcx.reports.columns import INTERACTIONS
 from pipelines.settings import Calendar
+from pipelines.steps.link.allowed_links import LINK_REFUSED, AllowedLinks
 from pipelines.steps.link.extract_links import ExtractedLinks, extract_links, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, join, pairs_around
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
-
-# The prefix of reasons that are about the link itself and not about the source's answer.
-LINK_REFUSED = "link_refused:"
-
-
-@dataclass(frozen=True, slots=True)
-class AllowedLinks:
-    """The links that may be requested: to the listed hosts, and to the current API's recordings if it is set up."""
-
-    hosts: HostList
-    segments: SegmentLinks | None = None
-
-    def is_segment(self, state: RecordingState) -> bool:
-        """Return whether the recording is requested from the current API, with its log-in."""
-        ours = self.segments is not None and self.segments.owns(state.link, state.account_id)
-        return ours and state.source == INTERACTIONS
-
-    def refusal(self, state: RecordingState) -> str | None:
-        """Return why the current settings do not allow the recording's link, or None if they do."""
-        if self.is_segment(state):
-            return None
-        try:
-            link = parse_link(state.link, state.account_id)
-            if state.source == INTERACTIONS and is_segment_link(link.url):
-                return "other_api"
-            # Without the query, which differs from link to link: the list caches each address that it has parsed.
-            self.hosts.require(link.url.partition("#")[0].partition("?")[0])
-        except LinkRefused as refusal:
-            return refusal.reason
-        return None
 
 
 @dataclass(frozen=True, slots=True)
