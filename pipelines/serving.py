@@ -20,7 +20,7 @@ _BACKLOG = 1024
 
 
 class RateLimit:
-    """A limit of turns a minute for each name, at most `most` at once (default: a minute's), over all threads."""
+    """A token bucket for each name: `per_minute` turns, in bursts of at most `most` (default: a minute's turns)."""
 
     def __init__(self, per_minute: int, most: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_minute / 60

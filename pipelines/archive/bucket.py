@@ -100,8 +100,8 @@ class Bucket:
         )
 
     def list_day(self, day: date, expected: Iterable[str] = (), *, least: int = 2000) -> dict[str, Listed]:
-        """Return all recordings stored for a day, by key: of a hundred thousand in one second instead of eight, since
-        the `expected` keys divide the listing into parts, each with at least `least` of them.
+        """Return all recordings stored for a day, by key. The `expected` keys divide the listing into parallel parts,
+        each with at least `least` of them: 100,000 take one second instead of eight.
         """
         start = day_prefix(self.prefix, day)
         inside = sorted(key for key in expected if key.startswith(start))

@@ -88,7 +88,7 @@ def verification_key(prefix: str, day: date, name: str) -> str:
 
 
 def probe_key(prefix: str, name: str) -> str:
-    """Return the key of a tiny object that only tests the store; `name` is unique."""
+    """Return the key of a tiny object that only tests the store; `name` says what it tests."""
     return f"{prefix}probes/{name}"
 
 

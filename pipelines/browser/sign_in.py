@@ -147,7 +147,7 @@ class ByPassword:
 
 
 class ByProxy:
-    """Sign-in by a proxy that sends the user and groups in headers which only it can send."""
+    """Sign-in by a proxy that passes the user and groups in headers that only it can set."""
 
     def __init__(self, settings: BrowseSettings) -> None:
         self._rules = _rules_of(settings)

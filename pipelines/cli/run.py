@@ -94,8 +94,8 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
             except AnotherRun:  # the schedule, a sensor or another terminal was first
                 succeeded = False
                 click.echo(
-                    f"{day}  skipped: another run of it is in progress; follow it in the Dagster UI, or run the date "
-                    "again afterwards"
+                    f"{day}  skipped: another run of that date is in progress; follow it in the Dagster UI, or run "
+                    "the date again afterwards"
                 )
                 continue
             except KeyboardInterrupt:

@@ -84,7 +84,7 @@ class RecordingState:
 def pending_again(
     state: RecordingState, reason: str, now: datetime, run_id: str, *, next_attempt_at: datetime, answered: bool = True
 ) -> RecordingState:
-    """Return the state after a fetch without a final answer. `answered`: the source did answer; an outage is none."""
+    """Return the state after a fetch without a final answer. `answered`: the source answered; an outage does not."""
     first = state.first_attempt_at or (now if answered else None)
     changes = {"attempts": state.attempts + 1, "next_attempt_at": next_attempt_at, "first_attempt_at": first}
     return _next(state, Status.pending, reason, now, run_id, **changes)

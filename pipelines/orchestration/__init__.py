@@ -1,1 +1,1 @@
-"""The Dagster-facing parts: resources, partitions, jobs, schedules, sensors and alerts."""
+"""The Dagster-facing parts: resources, jobs, schedules, sensors and alerts."""

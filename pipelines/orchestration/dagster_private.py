@@ -1,4 +1,4 @@
-"""All private parts of Dagster in use. requirements.lock pins Dagster; tests/dagster and tests/deploy cover them.
+"""All private modules of Dagster in use. requirements.lock pins Dagster; tests/dagster and tests/deploy cover them.
 
 No public call starts a run at once with the origin that the UI gives it, records why a run failed, which run retries
 depend on, or reads the message that `CeleryRunLauncher` sends.

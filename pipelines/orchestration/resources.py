@@ -1,4 +1,5 @@
-"""The resources: each hands a plain object to the assets, checks, ops and sensors that name it in their signature.
+"""The resources: each hands a plain object to the assets, checks, ops and sensors that name it in their signature. They
+open ledger and archive themselves, so that an expected error ends their step with one sentence.
 
 No resource has configuration, so that no secret can get into a run's config, a snapshot or the UI: each run and each
 tick reads the environment again, as a whole, where `EnvVar` would read each variable alone.

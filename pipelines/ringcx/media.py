@@ -21,7 +21,7 @@ _REDIRECTS = 5
 SNIFFED = 512  # a body's first bytes, which show whether it can be a recording
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
-_RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+RIFF_IDS = (b"RIFF", b"RIFX", b"RF64", b"BW64")  # how a WAV may begin
 MediaFaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
 Method = Literal["GET", "POST"]
 _REFUSALS: dict[int, tuple[MediaFaultKind, str]] = {
@@ -164,7 +164,7 @@ def not_audio(start: bytes) -> str | None:
     """Return a code for a body whose bytes cannot be a WAV, whatever its declared type."""
     if not start:
         return "empty_body"
-    if start[:4] in _RIFF:
+    if start[:4] in RIFF_IDS:
         return None  # `archive.wav` finds what is wrong with it
     layer = start[1] & 0xE6 if len(start) > 1 and start[0] == 0xFF else 0
     if start.startswith(b"ID3") or layer in {0xE2, 0xE4}:  # a frame of MPEG layer III or II

@@ -29,7 +29,7 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int = 8
 def map_readable(
     read: Callable[[T], R], items: Iterable[T], *, threads: int = 8
 ) -> Iterator[tuple[T, R | LedgerDamaged]]:
-    """Yield the same as `map_in_order`, with the error LedgerDamaged as the result of an item that is damaged."""
+    """Like `map_in_order`, but yield a damaged item's LedgerDamaged as its result."""
 
     def read_if_whole(item: T) -> R | LedgerDamaged:
         try:

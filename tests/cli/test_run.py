@@ -244,7 +244,7 @@ def test_a_date_whose_run_began_meanwhile_gets_no_second_one(
     assert ran == [date(2026, 11, 17)]
     assert capsys.readouterr().out == (
         "2026-11-17  complete: All.\n"
-        f"{DAY}  skipped: another run of it is in progress; follow it in the Dagster UI, or run the date again "
+        f"{DAY}  skipped: another run of that date is in progress; follow it in the Dagster UI, or run the date again "
         "afterwards\n"
     )
 

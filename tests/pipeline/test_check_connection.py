@@ -24,7 +24,8 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.limits.limiter import RateLimiter
-from pipelines.steps.connection.recordings import ledger_links
+from pipelines.ringcx.media import RIFF_IDS
+from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
 from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
@@ -284,6 +285,17 @@ def test_what_comes_in_the_place_of_a_recording_is_told_apart(
     assert command() == (1 if verdict == "failed" else 0)
     assert command.findings["a recording"][0] == verdict
     assert sentence in command.sentence("a recording")
+
+
+@pytest.mark.parametrize("magic", RIFF_IDS)
+def test_every_kind_of_wav_that_a_run_archives_is_a_recording(magic: bytes) -> None:
+    class Media:
+        def fetch(self, _url: str, _account_id: str, body: io.BytesIO) -> None:
+            body.write(magic + b"\xff\xff\xff\xffWAVE" + bytes(100))
+
+    media: Any = Media()
+    check = RecordingCheck(media, media, has_log_in=False, subject="a recording", plural="links", remedy="")
+    assert "is a WAV" in next(check.results([("1", "https://c.vacd.biz/a.WAV")])).sentence
 
 
 def test_a_host_that_is_not_listed_is_never_asked(check: Callable[..., Check]) -> None:

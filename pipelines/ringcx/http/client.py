@@ -213,7 +213,7 @@ class SourceClient:
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise SourceError(
                 f"{_named(request)} cannot be sent ({type(error).__name__}); check the address and"
-                " that no credential holds a line break or a blank."
+                " that no credential contains a line break or a space."
             ) from None
         except (httpx.ConnectError, httpx.ProxyError) as error:
             raise TryAgain(request, f"{type(error).__name__}: {error}") from None

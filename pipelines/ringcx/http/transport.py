@@ -193,7 +193,7 @@ class _Response(http.client.HTTPResponse):
         # A line that is no header hides those below it, with the length and the encoding.
         is_broken = email.errors.MissingHeaderBodySeparatorDefect in map(type, self.headers.defects)
         if self.status < 200 or is_broken or is_unclear:
-            raise http.client.HTTPException("the response has no certain end")
+            raise http.client.HTTPException("the response does not say where it ends")
 
     def _read_next_chunk_size(self) -> int:
         size = _CHUNK_SIZE.fullmatch(self.fp.readline(_LONGEST_LINE))  # http.client takes the `0` of a broken `0400`

@@ -47,7 +47,7 @@ _SENTENCES = {
     "still be in the source, judging by their dates|: fix the cause and run `recordings` of the date with "
     "`retry_final: true`.",
     "dates_not_pulled": "date since the archive began was|dates since the archive began were| never fully pulled, "
-    "or had a report without rows: start with {gap}.",
+    "or had a report that came empty although there were calls: start with {gap}.",
     "strange_files": "file in the ledger is not a part of it|files in the ledger are not parts of it|; such files are "
     "not counted. See the table `strange_files`, and move each file out of the ledger or back into place.",
 }

@@ -58,10 +58,11 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
 
 def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each recording and possible fault (`flag`), with the details in `matter`."""
-    held["matter"] = [
+    matter = [
         f"duration_differs: {heard:.0f} s, reported {expected:.0f} s" if duration_differs(expected, heard) else ""
         for heard, expected in zip(_seconds_heard(held), held["expected_duration_s"], strict=True)
     ]
+    held = held.assign(matter=matter)
     header_only = pd.concat(
         [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
     ).sort_values("recording_id")

@@ -105,9 +105,9 @@ class DateVerdict:
     """The verdict of a date and its reasons.
 
     `counts`: recordings by state and by problem. `accepted`: the acceptances that hold, by recording id, sorted.
-    `not_pulled`: the reports that no pull covers to the end of the day, or that came empty. `recordings`: a row for
-    each known recording, whose `matter` is `held`, `waiting`, `accepted` or the problem. `damage`: why ledger or
-    archive could not be read.
+    `not_pulled`: the reports that no pull covers to the end of the day, or that came empty although there were calls.
+    `recordings`: a row for each known recording, whose `matter` is `held`, `waiting`, `accepted` or the problem.
+    `damage`: why ledger or archive could not be read.
     """
 
     date: date
@@ -268,7 +268,7 @@ def _verdict(counts: Mapping[str, int]) -> Verdict:
 
 
 def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[MissingReport]:
-    """Return the reports that make a date `unknown`: those not pulled for the whole day, or without any row."""
+    """Return the reports that make a date `unknown`: not pulled for the whole day, or empty in spite of calls."""
     pulls = pulls_of(ledger, day)
     require_rows(ledger, day, pulls)
     return unpulled(pulls, day, settings) + empty_reports(ledger, day, pulls, settings, now=now)

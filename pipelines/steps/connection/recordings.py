@@ -12,7 +12,7 @@ from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import is_segment_link
-from pipelines.ringcx.media import SNIFFED, MediaClient, MediaFault, not_audio
+from pipelines.ringcx.media import RIFF_IDS, SNIFFED, MediaClient, MediaFault, not_audio
 from pipelines.steps.connection.result import Graded, Result, check
 
 _LINKS = 3
@@ -111,7 +111,7 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
     start = body.getvalue()
     if (reason := not_audio(start)) in _PAGES:
         raise MediaFault("not_audio", reason, 200, url=link[1])
-    return start[:4] in {b"RIFF", b"RF64"} and start[8:12] == b"WAVE"
+    return start[:4] in RIFF_IDS and start[8:12] == b"WAVE"
 
 
 def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:

@@ -140,7 +140,7 @@ class Fetcher:
             return Failed(state, self.attempt.clock(), Fault("unavailable", reason))
 
     def _take_archived(self, outcome: Archived) -> None:
-        """Settle a recording. If it was fetched, its log-in works, and what that was refused before is settled, too."""
+        """Settle a recording. If it was fetched, its log-in works: settle the failures held back for it, too."""
         state, stored = outcome.state, outcome.stored
         if not stored.adopted:
             log_in = _log_in(state.source, state.link)
