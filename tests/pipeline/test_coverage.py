@@ -122,6 +122,20 @@ def test_empty_reports_of_a_day_that_the_source_may_have_purged_leave_it_unknown
     assert [str(gap) for gap in gaps] == ([] if is_known else sentences)
 
 
+def test_rows_pulled_before_the_day_was_over_do_not_make_up_for_what_the_source_may_have_purged_since() -> None:
+    noon, late = BEGIN + timedelta(hours=12), BEGIN + timedelta(days=92)
+    pulls = {
+        report: [
+            replace(a_pull(report, ACCOUNTS[0], 0, 12), pulled_at=noon, rows=5),
+            replace(a_pull(report, ACCOUNTS[0], 0, 24), pulled_at=late),
+        ]
+        for report in REPORTS
+    }
+    for source in ("legacy", "current", "both"):
+        wanted = settings_of(source, ACCOUNTS[:1])
+        assert [gap.report for gap in unpulled(pulls, DAY, wanted)] == list(wanted.reports)
+
+
 def calls_of(begin: datetime, number: int, *, minutes: int = 3) -> bytes:
     """A Global Call Type Detail report of calls that begin evenly over a day from `begin`."""
     starts = [begin + timedelta(days=1) * n / number for n in range(number)]

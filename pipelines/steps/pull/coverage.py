@@ -56,7 +56,8 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingR
     lacking = []
     for account in settings.ringcx_account_ids or sorted({pull.account_id for pull in all_pulls}) or [""]:
         own = [pull for pull in all_pulls if pull.account_id == account]
-        has_rows = any(pull.rows for pull in own)
+        # Rows that were pulled before the day was over do not show that the source still had it later.
+        has_rows = any(pull.rows for pull in own if covers(pull, bounds) and pull.pulled_at >= bounds[1] + SETTLED)
         last: dict[str, PullRecord] = {}
         settled: set[str] = set()
         for pull in own:
