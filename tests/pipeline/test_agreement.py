@@ -469,3 +469,27 @@ def test_interactions_do_not_make_up_for_the_mono_recordings_that_an_empty_repor
     ledger.append_pull(replace(a_pull(INTERACTIONS), rows=5))
     found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1], ringcx_source=source), now=NOW)
     assert (not found.not_pulled) is is_known
+
+
+@pytest.mark.parametrize(
+    ("source", "reports", "hour", "has_recording", "is_known"),
+    [
+        ("both", (AGENT, GLOBAL), 5, "true", False),
+        ("both", (GLOBAL,), 5, "true", False),  # the report of agents was refused
+        ("both", (AGENT, GLOBAL), 5, "false", True),
+        ("both", (AGENT, GLOBAL), -1, "true", True),  # the reports may date these calls otherwise
+        ("both", (AGENT, GLOBAL), 23, "true", True),
+        ("current", (AGENT, GLOBAL), 5, "true", True),
+    ],
+)
+def test_legacy_reports_without_any_row_are_no_quiet_day_to_both_if_interactions_have_recorded_calls(
+    tmp_path: Path, *, source: str, reports: Sequence[ReportName], hour: int, has_recording: str, is_known: bool
+) -> None:
+    row = {"account_id": ACCOUNTS[0], "interaction_id": "a", "has_recording": has_recording}
+    row |= {"dialog_id": "d", "segment_id": "s", "segment_start_time_ms": str(BEGIN + timedelta(hours=hour))}
+    rows: dict[ReportName, Sequence[Line]] = {INTERACTIONS: [row], **dict.fromkeys(reports, ())}
+    ledger = stored(tmp_path, rows, {report: {ACCOUNTS[0]} for report in rows})
+    ledger.append_pull(replace(a_pull(INTERACTIONS), pulled_at=NOW + timedelta(minutes=1), rows=1, with_link=1))
+    gaps = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1], ringcx_source=source), now=NOW).not_pulled
+    sentence = "was empty, although interaction metadata has 1 call of that day"
+    assert [str(gap) for gap in gaps] == ([] if is_known else [f"{GLOBAL} of account {ACCOUNTS[0]} {sentence}"])

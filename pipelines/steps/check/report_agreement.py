@@ -3,6 +3,7 @@
 One report names the mono recording of a call, the other the stereo recording of each agent leg.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import product
@@ -25,10 +26,11 @@ from pipelines.ringcx.reports.columns import (
     UII_COLUMN,
     ReportName,
 )
-from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
+from pipelines.ringcx.reports.times import parse_hms, parse_moment, parse_report_time, uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.recording_date import near
+from pipelines.steps.link.rows import links_of, needed_columns, start_of
 from pipelines.steps.pull.coverage import MissingReport, Pulls, covers, newest_by_account
 from pipelines.wording import number
 
@@ -105,6 +107,8 @@ def empty_reports(
     one_empty = sorted(no_legs ^ no_calls)
     parts_empty = {account for account in needs_legs - no_legs if newest[AGENT][account].empty_parts}
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
+    if settings.ringcx_source == "both":
+        lacking += _without_calls_of_interactions(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty and not parts_empty:
         return lacking
     calls, _, _ = _match_reports(ledger, day, zone=settings.zone, now=now)
@@ -157,6 +161,28 @@ def _without_calls_of_events(
     calls = events[~events["uii"].isin(named)].groupby("account_id")["uii"].nunique()
     others = ", although End Call Events name"
     return [_empty(pull, others, count) for account, count in calls.items() for pull in empty[str(account)]]
+
+
+def _without_calls_of_interactions(
+    ledger: Ledger,
+    day: date,
+    newest: Mapping[ReportName, Mapping[str, PullRecord]],
+    accounts: Iterable[str],
+    period: tuple[datetime, datetime],
+) -> list[MissingReport]:
+    """Return the empty global reports that no legs contradict, although interactions have recorded calls."""
+    no_legs = {account for account in accounts if account not in newest[AGENT] or not newest[AGENT][account].rows}
+    empty = {account: pull for account, pull in newest[GLOBAL].items() if account in no_legs and not pull.rows}
+    calls: Counter[str] = Counter()
+    if any(newest[INTERACTIONS][account].with_link for account in empty.keys() & newest[INTERACTIONS].keys()):
+        named = set()
+        for row in ledger.all_rows(INTERACTIONS, day, columns=needed_columns(INTERACTIONS)).to_pylist():
+            began = parse_moment(row["dialog_start_time_ms"]) or start_of(INTERACTIONS, row)
+            if began and period[0] <= began < period[1] and any(links_of(INTERACTIONS, row)):
+                named.add((row["account_id"], row["interaction_id"]))
+        calls.update(account for account, _ in named)
+    others = ", although interaction metadata has"
+    return [_empty(pull, others, calls[account]) for account, pull in empty.items() if calls[account]]
 
 
 def _empty(pull: PullRecord, others: str, calls: int) -> MissingReport:
