@@ -59,6 +59,19 @@ def found_in(bucket: Mock) -> CallSearch:
     return search_of(bucket)
 
 
+def test_the_next_page_does_not_read_again_which_dates_without_an_index_are_whole(
+    bucket: Mock, found_in: CallSearch
+) -> None:
+    query = Query(first=FIRST, last=LAST)
+    for day in (FIRST, LAST):
+        store(bucket, day, ["6025550142"], "US")
+    files = found_in.files(query)
+    assert len(found_in.not_searched(query, files)) == 28
+    bucket.read_range.reset_mock()
+    assert len(found_in.not_searched(query, files)) == 28
+    bucket.read_range.assert_not_called()
+
+
 @pytest.mark.parametrize("with_index", [False, True])
 @pytest.mark.parametrize(
     ("region", "written", "number"),

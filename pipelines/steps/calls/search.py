@@ -109,6 +109,7 @@ class CallSearch:
         self._lock = threading.Lock()
         self._batches = ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="search")
         self._index = lru_cache(maxsize=_MONTHS)(partial(MonthIndex.read, bucket))
+        self._is_whole = lru_cache(maxsize=31 * _MONTHS)(partial(is_whole, bucket))
         self._database = duckdb.connect(
             ":memory:",
             config={
@@ -132,7 +133,7 @@ class CallSearch:
         for _, index in map_in_order(partial(self._index_of, indexes), set(map(month_of, files))):
             covers.update(index.covers if index else {})
         unsure = {day for day, listed in files.items() if covers.get(day) != listed.etag}
-        read = map_in_order(lambda day: is_whole(self._bucket, day, files[day]), unsure)
+        read = map_in_order(lambda day: self._is_whole(day, files[day]), unsure)
         whole = files.keys() - unsure | {day for day, is_so in read if is_so}
         return [day for day in dates_between(query.first, query.last) if day not in whole]
 
