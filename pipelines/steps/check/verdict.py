@@ -165,7 +165,8 @@ class DateVerdict:
         if self.not_pulled:
             more = f" (and {len(self.not_pulled) - 1} more)" if len(self.not_pulled) > 1 else ""
             if self.is_over:
-                why = f": {self.not_pulled[0]}{more}. Run the date."
+                is_too_late = all(gap.is_too_late for gap in self.not_pulled)
+                why = f": {self.not_pulled[0]}{more}. {'No run can change that.' if is_too_late else 'Run the date.'}"
             else:
                 why = ", since the day is not over, or has just ended."
             sentences.append(f"It is unknown what {day} should hold{why}")

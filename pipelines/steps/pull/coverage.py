@@ -25,12 +25,14 @@ class MissingReport:
     """A report of an account that does not show the whole day: `pulled_until` is how far a pull came, if any.
 
     `account_id` is empty if no account is known: the report was not pulled, and no setting names an account.
+    `is_too_late`: the source may have purged the day, so no run can change this.
     """
 
     report: str
     account_id: str
     pulled_until: datetime | None
     explanation: str
+    is_too_late: bool = False
 
     def __str__(self) -> str:
         whose = f" of account {self.account_id}" if self.account_id else ""
@@ -71,6 +73,7 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingR
             continue
         for report in (report for report in settings.reports if report not in settled):
             until = max((pull.period_end for pull in own if pull.report == report), default=None)
+            is_too_late = False
             if until is None:
                 explanation = "was never pulled"
             elif report not in last:
@@ -78,14 +81,14 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[MissingR
             elif rows := last[report].of_another_time:
                 explanation = f"had the calls of another day ({number(rows, 'row')})"
             elif last[report].pulled_at > kept_until:
-                days = settings.ringcx_retention_days
+                days, is_too_late = settings.ringcx_retention_days, True
                 explanation = (
                     f"was empty, but so late that the source may have purged it (RINGCX_RETENTION_DAYS is {days})"
                 )
             else:
                 at = f"{last[report].pulled_at:%Y-%m-%d %H:%M} UTC"
                 explanation = f"was last pulled at {at}, possibly before the day's last calls were in it"
-            lacking.append(MissingReport(report, account, until, explanation))
+            lacking.append(MissingReport(report, account, until, explanation, is_too_late))
     return lacking
 
 

@@ -251,7 +251,7 @@ class _Day:
             self._unreadable(found.damage)
         # Recordings dated before the first date with runs were found by the pull of another date.
         if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
-            for gap in found.not_pulled:
+            for gap in (gap for gap in found.not_pulled if not gap.is_too_late):
                 kind = "partly_pulled" if gap.pulled_until else "never_pulled"
                 whose = f"{gap.report} of account {gap.account_id}"
                 self.flag(kind, whose, f"{gap}; run {self.day}", arriving=evidence.arriving.under_way)
@@ -259,8 +259,15 @@ class _Day:
     def _compare_verdict(self, evidence: Evidence, latest: ManifestHead) -> None:
         """Compare the verdict in the latest manifest with the one by the ledger, if nothing else explains it."""
         own = evidence.verdict
-        # If a recording of this date is stored under another and missing there, the other date reports it.
-        if own is None or own.counts["object_gone"] or own.counts["object_changed"] or self.result.discrepancies:
+        # If a recording of this date is stored under another and missing there, the other date reports it; and a date
+        # that was complete under other rules may be unknown now.
+        if (
+            own is None
+            or any(gap.is_too_late for gap in own.not_pulled)
+            or own.counts["object_gone"]
+            or own.counts["object_changed"]
+            or self.result.discrepancies
+        ):
             return
         sealed = latest.document["totals"].get("verdict")
         judged = own.sealed_verdict

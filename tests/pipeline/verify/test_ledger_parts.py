@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipelines.archive.bucket import Bucket
+from pipelines.calendar import day_bounds
 from pipelines.ringcx.reports.columns import AGENT, GLOBAL
+from pipelines.settings import VerifySettings, load
+from pipelines.steps.seal.seal_day import Stores, seal_day
 from tests.copies import Copies
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, Copy
 
@@ -72,3 +77,27 @@ def test_dates_never_pulled_or_pulled_in_part_are_named(
     monkeypatch.setenv("ARCHIVE_TIMEZONE", "US/Hawaii")
     assert {kind for _, kind, _ in copy.doubts()} == {"partly_pulled"}
     assert all(doubt["sentence"].endswith(f"; run {doubt['date']}") for doubt in copy.result["doubts"])
+
+
+def test_a_date_that_the_source_may_have_purged_before_its_pull_is_unknown_and_as_it_was_sealed(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, now = FIRST - timedelta(days=120), datetime.now(UTC)
+    (pull,) = copy.ledger().pulls(AGENT, FIRST)
+    counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
+    start, end = day_bounds(day, load(VerifySettings).zone)
+    for report in (AGENT, GLOBAL):
+        late = replace(pull, report=report, day=day, period_start=start, period_end=end, pulled_at=now, **counts)
+        copy.ledger().append_pull(late)
+    for retention, sealed in (("400", "complete"), ("90", "unknown")):
+        monkeypatch.setenv("RINGCX_RETENTION_DAYS", retention)
+        bucket = Bucket(copy.client, copy.bucket, ARCHIVE_PREFIX)
+        assert (
+            seal_day(Stores(bucket, copy.ledger(), load(VerifySettings)), day, now=now, run_id="late").verdict.verdict
+            == sealed
+        )
+        monkeypatch.setenv("RINGCX_RETENTION_DAYS", "90")
+        assert copy.doubts(day=day) == set()
+        (found,) = copy.result["dates"]
+        assert found["verdict"] == "unknown"
+        assert "the source may have purged it (RINGCX_RETENTION_DAYS is 90) (and 1 more). No run can" in found["reason"]
