@@ -66,7 +66,8 @@ def command(port: int) -> None:
         if os.environ.get("RINGCX_ACCOUNT_IDS") or env_file().get("RINGCX_ACCOUNT_IDS"):
             load(DagsterSettings)
             check_dagster_home()
-            click.echo("Using the account in .env.")
+            given_in = "the environment" if os.environ.get("RINGCX_ACCOUNT_IDS") else ".env"
+            click.echo(f"Using the account in {given_in}.")
         else:
             require_no_account_elsewhere()
             stage = from_sandbox("stage")

@@ -43,7 +43,8 @@ class Screen:
         manifest = "-" if day.manifest is None else day.manifest
         found = "?" if day.found is None else day.found
         cells = (day.verdict, manifest, found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
-        said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
+        unchanged = "never sealed" if day.manifest is None else "as sealed"
+        said = number(count, "discrepancy", "discrepancies") if count else unchanged
         if day.accepted_losses:
             said += f", with {number(day.accepted_losses, 'accepted loss', 'accepted losses')}"
         said += f", {day.arriving:,} arriving" if day.arriving else ""

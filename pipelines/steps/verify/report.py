@@ -110,8 +110,11 @@ class Verification:
         arriving = ""
         if total["arriving"]:
             arriving = f" {number(total['arriving'], 'item is', 'items are')} arriving: verify again after the run."
+        unsealed = sum(day.manifest is None for day in self.dates)
+        sealed = number(len(self.dates) - unsealed, "date")
+        never = f" {number(unsealed, 'date was', 'dates were')} never sealed." if unsealed else ""
         return (
-            f"No discrepancy: the archive of {dates} is as it was sealed.{arriving} It holds "
+            f"No discrepancy: the archive of {sealed} is as it was sealed.{never}{arriving} It holds "
             f"{number(total['held'], 'recording')} ({total['held_bytes'] / 1e6:,.1f} MB); "
             f"the ledger counts {total['lost']:,} lost and {total['pending']:,} pending; {read}. "
             f"{sentence_of((day.verdict for day in self.dates), sum(day.accepted_losses > 0 for day in self.dates))}"

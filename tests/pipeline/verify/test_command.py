@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_settings_that_are_wrong_are_one_sentence_and_code_2(
         output = capsys.readouterr().err
         assert output.count("\n") == 1
         assert "wrong-secret" not in output
+
+
+def test_dates_before_the_first_date_are_never_sealed_and_not_as_sealed(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHIVE_START_DATE", str(FIRST))
+    before = FIRST - timedelta(days=30)
+    assert copy.verify(first=before, last=before) == 0
+    line = next(line for line in copy.out.splitlines() if line.startswith(str(before)))
+    assert line.endswith("never sealed")
+    assert "the archive of 0 dates is as it was sealed. 1 date was never sealed." in copy.out
 
 
 def test_no_log_in_to_the_source_is_needed(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
