@@ -566,7 +566,9 @@ def _warn_of_readers(file: Path) -> None:
 
 
 def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:
-    said = message.removeprefix("Value error, ")
+    said = message.removeprefix("Value error, ").replace("Input should", "must")
+    if kind.startswith("date_"):
+        said = "is not a date; write it like 2026-09-01"
     if not loc:
         return said
     name = str(loc[0])

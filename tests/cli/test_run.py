@@ -85,7 +85,7 @@ def history(folder: Path) -> list[str]:
         (
             (DAY,),
             {"ARCHIVE_START_DATE": "01.11.2026"},
-            "ARCHIVE_START_DATE input should be a valid date",
+            "ARCHIVE_START_DATE is not a date; write it like 2026-09-01",
         ),
         ((DAY,), {"ARCHIVE_BUCKET": ""}, "ARCHIVE_BUCKET is not set: name the S3 bucket"),
         ((DAY,), {"RINGCX_ACCOUNT_IDS": ""}, "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids"),
