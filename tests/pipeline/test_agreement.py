@@ -340,6 +340,16 @@ def test_a_report_of_agents_that_came_empty_for_one_direction_alone_leaves_the_d
     assert [str(gap) for gap in gaps] == ([] if is_known else [f"{AGENT} of account {ACCOUNTS[0]} {sentence}"])
 
 
+def test_a_call_from_a_campaign_to_a_queue_does_not_hide_that_a_direction_came_empty(tmp_path: Path) -> None:
+    calls = directed(dict(zip(EMPTY_DAY, ("GATE", "CAMPAIGN"), strict=True)))
+    calls += directed({EMPTY_DAY[0]: "CAMPAIGN"})
+    rows = {AGENT: full(AGENT, EMPTY_DAY[:1]), GLOBAL: calls}
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    ledger.append_pull(replace(a_pull(AGENT), pulled_at=NOW + timedelta(minutes=1), rows=1, empty_parts=1))
+    gaps = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW + timedelta(hours=1)).not_pulled
+    assert ["outbound calls" in str(gap) for gap in gaps] == [True]
+
+
 @pytest.mark.parametrize(("minutes", "verdict"), [(6, Verdict.unknown), (59, Verdict.unknown), (60, Verdict.complete)])
 def test_reports_pulled_before_the_last_calls_of_the_day_are_in_them_leave_the_date_unknown(
     tmp_path: Path, minutes: int, verdict: Verdict

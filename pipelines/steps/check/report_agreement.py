@@ -126,7 +126,7 @@ def empty_reports(
                 lacking.append(_empty(newest[report][account], ", although the other report has", of_other))
     by_part = calls.groupby(["account_id", "direction"])[["in_agent", "not_in_agent"]].sum()
     for (account, direction), in_agent, not_in_agent in by_part.itertuples():
-        if direction and account in parts_empty and not_in_agent and not in_agent:
+        if account in parts_empty and not_in_agent and not in_agent:
             others = f" for {direction} calls, although the other report has"
             lacking.append(_empty(newest[AGENT][account], others, not_in_agent))
     return lacking
@@ -201,13 +201,16 @@ def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame
     by_machine = rows["source_type"].str.contains("ivr|cloud|trac", case=False)
     to_agent = rows["connected_route"].str.contains("agent", case=False, regex=False)
     # Only a route that says so shows that an agent took a call of one direction: a campaign may play messages alone.
-    rows["direction"] = rows["source_type"].str.lower().map(DIRECTIONS).where(rows["connected"] & to_agent).fillna("")
+    rows["direction"] = rows["source_type"].str.lower().map(DIRECTIONS).where(rows["connected"] & to_agent)
     to_agent |= (rows["connected_route"] == "") & ~by_machine
     rows["reached"] = rows["connected"] & to_agent
     taken = _times(rows["connected_dts"], parse_report_time)
     rows["taken"] = taken.fillna(_times(rows["call_start_dts"], parse_report_time)).where(rows["reached"])
     any_of = {name: (name, "any") for name in ("in_global", "mono", "connected", "reached")}
-    return rows.groupby(_CALL).agg(**any_of, taken=("taken", "min"), direction=("direction", "max"))
+    calls = rows.groupby(_CALL).agg(**any_of, taken=("taken", "min"))
+    # A call that goes from a campaign to a queue has a leg in either part.
+    directions = rows.dropna(subset="direction").groupby(_CALL)["direction"]
+    return calls.assign(direction=directions.first().where(directions.nunique() == 1))
 
 
 def _legs(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
