@@ -210,9 +210,11 @@ class Receiver(Collector):
                 self._believe(f"the storage has not answered for {_HANGS_SECONDS:.0f} s; check EVENTS_URL.")
 
     async def _probe(self) -> None:
+        write = bool(self.trouble)
         try:
-            await asyncio.to_thread(self._events.probe, write=bool(self.trouble))
-            self._believe("")
+            await asyncio.to_thread(self._events.probe, write=write)
+            if write or not self.trouble:  # a listing is no answer to a write that has failed meanwhile
+                self._believe("")
         except EventsUnavailable as error:
             self._believe(str(error))
         finally:

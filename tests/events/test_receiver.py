@@ -290,6 +290,23 @@ def test_storage_that_works_again_is_shown_within_seconds_although_no_event_come
     assert (keeper.probes, keeper.written_probes) == (2, 1), "the storage that failed has to take a file again"
 
 
+def test_a_listing_under_way_does_not_hide_that_an_event_could_not_be_stored(
+    receiver: Make, events_folder: Path
+) -> None:
+    keeper = FailingKeeper(events_folder)
+    keeper.probe_may_end.clear()
+    client = receiver(keeper=keeper)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.get, "/health")
+        while not keeper.probes:
+            time.sleep(0.01)
+        keeper.failing = True
+        assert client.post("/events", json=event(1), headers=GOOD).status_code == 503
+        keeper.failing = False  # a bucket that can be listed, but takes no event
+        keeper.probe_may_end.set()
+        assert asked.result().status_code == 503
+
+
 def test_trouble_that_has_passed_is_logged_once_although_no_event_comes(
     events_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
