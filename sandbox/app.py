@@ -167,10 +167,10 @@ async def _report(request: Request) -> Response:
 
 
 async def _report_answer(state: SandboxState, request: Request) -> Response:
-    verdict = state.tokens.judge(request.headers.get("authorization", ""), request.headers.get("x-auth-token", ""))
-    if verdict != "good":
-        state.counters.refused[f"{verdict}_token"] += 1
-        return PlainTextResponse("Jwt is expired" if verdict == "expired" else "Jwt verification fails", 401)
+    validity = state.tokens.judge(request.headers.get("authorization", ""), request.headers.get("x-auth-token", ""))
+    if validity != "good":
+        state.counters.refused[f"{validity}_token"] += 1
+        return PlainTextResponse("Jwt is expired" if validity == "expired" else "Jwt verification fails", 401)
     account = request.path_params["account"]
     if account not in state.config.accounts:
         return error_answer(request, 403, "READ on Account is needed")

@@ -102,10 +102,10 @@ async def _download(state: SandboxState, request: Request) -> Response:
 def _refusal(state: SandboxState, request: Request, limit: str, *, bearer_only: bool = False) -> Response | None:
     bearer = request.headers.get("authorization", "")
     api_token = "" if bearer_only else request.headers.get("x-auth-token", "")
-    verdict = state.tokens.judge(bearer, api_token)
-    if verdict != "good":
-        state.counters.refused[f"{verdict}_token"] += 1
-        return PlainTextResponse("Jwt is expired" if verdict == "expired" else "Jwt verification fails", 401)
+    validity = state.tokens.judge(bearer, api_token)
+    if validity != "good":
+        state.counters.refused[f"{validity}_token"] += 1
+        return PlainTextResponse("Jwt is expired" if validity == "expired" else "Jwt verification fails", 401)
     account = request.path_params["account"]
     known = account in state.config.accounts and request.path_params["rc_account"] == state.config.rc_account_id
     if not known or not state.config.wem:

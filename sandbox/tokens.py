@@ -14,7 +14,7 @@ from sandbox.config import Credentials
 
 LEGACY_SECONDS = 3600.0
 OAUTH_SECONDS = 3600.0
-Verdict = Literal["good", "expired", "unknown"]
+Validity = Literal["good", "expired", "unknown"]
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Tokens:
         self._legacy[token] = self.ticks() + LEGACY_SECONDS
         return token
 
-    def judge(self, authorization: str, api_token: str) -> Verdict:
+    def judge(self, authorization: str, api_token: str) -> Validity:
         """Whether the two headers of a request log it in."""
         now = self.ticks()
         if authorization.startswith("Bearer "):

@@ -66,14 +66,14 @@ def command(dependencies: Dependencies) -> int:
     failure; 1: there is one.
     """
     environment = Environment(clock=dependencies.clock, backoff_s=dependencies.backoff_s, s3_client=dependencies.s3)
-    verdicts: Counter[str] = Counter()
+    grades: Counter[str] = Counter()
     with closing(Source(environment, partial(click.echo, err=True))) as source:
         for result in results(environment, source):
-            verdicts[result.verdict] += 1
-            text = f"{result.verdict:<{_INDENT}}{result.subject}: {result.sentence}"
+            grades[result.grade] += 1
+            text = f"{result.grade:<{_INDENT}}{result.subject}: {result.sentence}"
             click.echo(_LAYOUT.fill(text))
-    click.echo(_summary(verdicts))
-    return 1 if verdicts["failed"] else 0
+    click.echo(_summary(grades))
+    return 1 if grades["failed"] else 0
 
 
 def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[RecordingCheck, bool]]:
@@ -131,10 +131,10 @@ def _limits(settings: Settings, source: Source) -> Graded:
     return "ok", f"{limits} (requests/seconds for each account); requests can be counted"
 
 
-def _summary(verdicts: Counter[str]) -> str:
-    warnings = number(verdicts["warning"], "warning")
-    if verdicts["failed"]:
-        failures = number(verdicts["failed"], "failure")
+def _summary(grades: Counter[str]) -> str:
+    warnings = number(grades["warning"], "warning")
+    if grades["failed"]:
+        failures = number(grades["failed"], "failure")
         return f"{failures}, {warnings}: fix what failed from the top down, and check again before the first run."
-    untried = f", {verdicts['not tried']} not tried" if verdicts["not tried"] else ""
+    untried = f", {grades['not tried']} not tried" if grades["not tried"] else ""
     return f"No failure, {warnings}{untried}: you can run a first date."

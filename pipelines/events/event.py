@@ -24,7 +24,7 @@ AGREE_WITHIN: Final = timedelta(minutes=10)
 _LINK_PARAMETERS: Final = ("accountId", "bucket", "region", "compliance", "file")
 
 
-class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for the sender
+class NotAnEvent(Exception):  # noqa: N818 - the name says what happened, the text why
     """The request is not an End Call Event. The text gives the reason and the remedy, but none of its content."""
 
 

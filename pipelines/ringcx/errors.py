@@ -1,9 +1,9 @@
 """Errors of the source.
 
-An error's text is one sentence with the method, the address without its query, the verdict and the remedy. It never
+An error's text is one sentence with the method, the address without its query, what happened and the remedy. It never
 holds a token, a body or a value from a report: error texts end up in logs and in the UI.
 """
-# ruff: noqa: N818 - the names are verdicts, read as "if the source refused"; a suffix would only repeat "Error"
+# ruff: noqa: N818 - the names say what happened, read as "if the source refused"; a suffix would only repeat "Error"
 
 import httpx
 

@@ -2,7 +2,7 @@
 
 Every hop is checked against the allow-list, and bodies that are plainly no recordings are recognized.
 """
-# ruff: noqa: N818 - verdicts, as in errors.py
+# ruff: noqa: N818 - named as in errors.py
 
 import re
 from dataclasses import KW_ONLY, dataclass

@@ -298,7 +298,7 @@ class TooSlowError(Exception):
     """The body takes too long."""
 
 
-class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
+class TryAgain(Exception):  # noqa: N818 - named as in errors.py
     """A request failed, but a later attempt may succeed. The text is the same for every request to a host.
 
     `error` is what to raise after the last attempt, `asked_s` the pause that the source asked for, in seconds.
@@ -307,14 +307,14 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
     def __init__(
         self,
         request: httpx.Request,
-        verdict: str,
+        reason: str,
         asked_s: float | None = None,
         *,
         kind: type[SourceUnavailable] = SourceUnavailable,
     ) -> None:
-        super().__init__(f"{request.url.host} is not available now ({verdict})")
+        super().__init__(f"{request.url.host} is not available now ({reason})")
         self.error = kind(
-            f"{_named(request)} is not available now ({verdict}); the next run tries again. If the"
+            f"{_named(request)} is not available now ({reason}); the next run tries again. If the"
             " problem persists, ask RingCX."
         )
         self.asked_s = asked_s

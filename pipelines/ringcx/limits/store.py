@@ -3,7 +3,7 @@
 The store holds the times of the last hour's permits and, for each limit of each account, the pause that the source
 asked for and the queue of waiting requests.
 """
-# ruff: noqa: ANN401, N818, S608 - cursors of two libraries; verdicts, as in errors.py; no value is part of a statement
+# ruff: noqa: ANN401, N818, S608 - cursors of two libraries; named as in errors.py; no value is part of a statement
 
 import json
 import sqlite3

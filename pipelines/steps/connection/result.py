@@ -23,21 +23,21 @@ class Result:
     """The result of a check of `subject`."""
 
     subject: str
-    verdict: Grade
+    grade: Grade
     sentence: str
 
 
 def check(subject: str, test: Callable[[], Graded], *, not_tried: str = "") -> Result:
     """Run one check, or give the reason why it is `not_tried`. An expected error is a failure with its own remedy."""
-    verdict: Grade = "not tried"
+    grade: Grade = "not tried"
     try:
-        verdict, sentence = (verdict, not_tried) if not_tried else test()
+        grade, sentence = (grade, not_tried) if not_tried else test()
     except SourceUnavailable as error:
         network = "Check the machine's network: name server, firewall, outbound HTTPS, HTTPS_PROXY"
-        verdict, sentence = "failed", f"{error} {network}"
+        grade, sentence = "failed", f"{error} {network}"
     except (ExpectedError, LinkRefused, OSError) as error:
-        verdict, sentence = "failed", str(error)
-    return Result(subject, verdict, f"{sentence.rstrip('.')}.")
+        grade, sentence = "failed", str(error)
+    return Result(subject, grade, f"{sentence.rstrip('.')}.")
 
 
 def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Graded:

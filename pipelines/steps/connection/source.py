@@ -39,12 +39,12 @@ class SourceCheck:
         """Yield the results one after another; what depends on a failed check is not tried."""
         answers = check("connection to RingCX", self._answers)
         yield answers
-        why = "the source does not answer" if answers.verdict == "failed" else ""
+        why = "the source does not answer" if answers.grade == "failed" else ""
         now = self.clock()
         yield check("clock against RingCX", lambda: compare_clocks(self._date, now, fails=False), not_tried=why)
         log_in = check("log-in", self._log_in, not_tried=why)
         yield log_in
-        why = why or ("the log-in does not work" if log_in.verdict == "failed" else "")
+        why = why or ("the log-in does not work" if log_in.grade == "failed" else "")
         for account_id in self.settings.ringcx_account_ids:
             for report in self.settings.reports:
                 test = partial(self._report, report, account_id)

@@ -40,14 +40,14 @@ class BucketCheck:
         yield listed
         put = check("S3 put", self._put)
         yield put
-        why = "nothing can be put" if put.verdict == "failed" else ""
+        why = "nothing can be put" if put.grade == "failed" else ""
         yield check("S3 create-only puts", self._create_only, not_tried=why)
         yield check("S3 checksums", self._checksums, not_tried=why)
         yield check("S3 get", self._get, not_tried=why)
         yield check("S3 delete", self._delete, not_tried=why)
         why = "" if self._date else "no response from S3 had a date"
         yield check("clock against S3", lambda: compare_clocks(self._date, self.clock(), fails=True), not_tried=why)
-        why = "the bucket can be neither listed nor written" if listed.verdict == put.verdict == "failed" else ""
+        why = "the bucket can be neither listed nor written" if listed.grade == put.grade == "failed" else ""
         yield check("S3 versioning", self._versioning, not_tried=why)
         yield check("S3 Object Lock", self._object_lock, not_tried=why)
 
