@@ -119,7 +119,7 @@ def test_the_catalog_has_the_verdict_of_its_date_and_the_clock_alone_changes_not
     pulled(stores, FIRST)
     sealed += [
         seal_day(stores.all(), FIRST, now=NOW + later, run_id="another")
-        for later in (timedelta(0), A_DAY, 40 * A_DAY)  # waiting, late, and asked for longer than ARCHIVE_GIVE_UP_DAYS
+        for later in (timedelta(0), A_DAY, 40 * A_DAY)  # waiting, overdue, stuck
     ]
     assert [seal.manifest.unchanged for seal in sealed] == [False, False, True, True]
     assert [seal.verdict.verdict for seal in sealed] == ["unknown", "waiting", "gaps", "gaps"]

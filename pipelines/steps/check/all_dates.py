@@ -39,7 +39,7 @@ _SENTENCES = {
     "{earliest}): set ARCHIVE_START_DATE to that date or earlier.",
     "at_risk": "pending recording has|pending recordings have| less than {margin} left: the source purges "
     "recordings {retention} after the call. Run their dates before anything else.",
-    "overdue": "is late|are late|: the time of the next attempt has passed and no run came; is the daemon running?",
+    "overdue": "is overdue|are overdue|: the next attempt was due and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
     "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); a permanent loss can be accepted with the job "
     "`accept_losses`.",
@@ -56,9 +56,9 @@ _SENTENCES = {
 def no_overdue_recordings(
     ledger: Ledger, settings: PlanSettings, *, busy: Collection[date], now: datetime
 ) -> CheckResult:
-    """Check what is missing now. `busy`: the dates of unfinished runs, where recordings may be late.
+    """Check what is missing now. `busy`: the dates of unfinished runs, where recordings may be overdue.
 
-    `error`: recordings late, stuck or about to be purged, or lost while the source still has them. `warning`: lost for
+    `error`: recordings late or about to be purged, or lost while the source still has them. `warning`: lost for
     good, or dates that were not pulled.
     """
     not_held, totals, damaged = _recordings(ledger)

@@ -48,7 +48,7 @@ _SENTENCES = {
     "lost": "is lost|are lost| ({reasons}).",
     "conflicts": "is in conflict|are in conflict|: the source now sends different bytes from those archived; both are "
     "kept.",
-    "overdue": "is late|are late|: the next attempt was due and no run came; is the daemon running?",
+    "overdue": "is overdue|are overdue|: the next attempt was due and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
     "shared_by_calls": "is named|are named| by the rows of several calls, each of which may have a recording of its "
     "own: compare the links in those rows.",
@@ -121,7 +121,7 @@ class DateVerdict:
 
     @property
     def sealed_verdict(self) -> Verdict:
-        """The verdict of the content alone, as it is sealed: what is only late or stuck counts as waiting."""
+        """The verdict of the content alone, as it is sealed: what is only late counts as waiting."""
         problems = [name for name in _SENTENCES if name not in {"overdue", "stuck"} and self.counts[name]]
         return Verdict.waiting if self.verdict is Verdict.gaps and not problems else self.verdict
 
@@ -209,7 +209,7 @@ def judge_date(
     """Return the verdict of a date: `unknown` if its part of the ledger or of the archive is damaged.
 
     Without a `bucket`, recordings that the ledger calls archived count as present. `run_id` is the run that asks:
-    recordings that it has attempted itself are not late.
+    recordings that it has attempted itself are not overdue.
     """
     try:
         return _judge(ledger, bucket, day, settings, now=now, run_id=run_id)

@@ -43,7 +43,7 @@ def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(make_world: Calla
     assert figures(found)["missing_now"] == 0
 
 
-def test_the_standing_check_knows_waiting_from_late_and_says_who_is_missing(make_world: Callable[..., World]) -> None:
+def test_the_check_knows_waiting_from_overdue_and_says_who_is_missing(make_world: Callable[..., World]) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     fetch(world, yesterday)
@@ -128,7 +128,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
             "1 recording is young and waits for its next attempt",
             (
                 "1 recording is not archived now. 1 pending recording has less than 14 days left",
-                "1 is late:",
+                "1 is overdue:",
                 "1 has been requested",
             ),
             "1 recording is not archived now. 1 is lost (`missing`",
@@ -139,7 +139,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
             "2 recordings are young and wait for their next attempt",
             (
                 "2 recordings are not archived now. 2 pending recordings have less than 14 days left",
-                "2 are late:",
+                "2 are overdue:",
                 "2 have been requested",
             ),
             "2 recordings are not archived now. 2 are lost (`missing`",
