@@ -111,7 +111,7 @@ def recordings(  # noqa: PLR0917 - what it touches
         if result.settled:
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
         verdict = judge_date(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
-        held = values(matched.held["date"]).count(day)
+        archived = values(matched.archived["date"]).count(day)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
     now_too = {"adopted_now": result.adopted, "reopened_now": again, "still_not_allowed": refused}
     return dg.MaterializeResult(
@@ -123,14 +123,14 @@ def recordings(  # noqa: PLR0917 - what it touches
             **event_latency,
             "not_held": not_held(matched.reasons()),
             **calls_page(settings, day),
-            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day), held),
+            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day), archived),
         }
     )
 
 
 def _event_latency(ledger: Ledger, matched: RecordingsTable, day: date, run_id: str) -> dict[str, float]:
     """Return how long the recordings that the run archived took after their End Call Event; empty if none had one."""
-    archived = matched.held.filter(pc.equal(matched.held["run_id"], pa.scalar(run_id)))
+    archived = matched.archived.filter(pc.equal(matched.archived["run_id"], pa.scalar(run_id)))
     seconds = seconds_to_archive(ledger, {day, *values(pc.unique(archived["found_on"]))}, archived)
     if seconds.empty:
         return {}

@@ -308,7 +308,7 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
     finding = check_of(result, "every_event_arrived")
     assert not finding.passed
     sample = listed(finding.metadata["sample"].value)
-    assert [row["matter"] for row in sample] == ["without_call"] + ["without_event"] * 30
+    assert [row["condition"] for row in sample] == ["without_call"] + ["without_event"] * 30
     assert f"30 have no event ({30 / len(recorded):.2%})" in (finding.description or "")
     before = world.run(recent[0], checks=True)  # the first event is of a later date
     assert check_of(before, "every_event_arrived").passed

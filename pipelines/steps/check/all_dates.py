@@ -107,7 +107,7 @@ def _recordings(ledger: Ledger) -> tuple[pd.DataFrame, dict[str, float], list[st
         known = RecordingsTable.of(ledger.current([day]))
         accepted = pc.is_in(known.rest["recording_id"], value_set=pa.array(accepted_losses(ledger, known), pa.string()))
         missing = known.rest.select(columns).append_column("is_accepted", accepted)
-        return missing, known.held.num_rows, pc.sum(known.held["size"]).as_py() or 0
+        return missing, known.archived.num_rows, pc.sum(known.archived["size"]).as_py() or 0
 
     tables = [STATE_SCHEMA.empty_table().select(columns).append_column("is_accepted", pa.array([], pa.bool_()))]
     held = held_bytes = 0
@@ -149,8 +149,8 @@ def _level(counts: Mapping[str, int]) -> Level:
 
 def _sample(pending: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
     """Name each recording with the first of its problems; of the lost, the newest first: they may still be found."""
-    named = [pending[pending[problem]].assign(matter=problem) for problem in _PROBLEMS]
-    named.append(lost.sort_values("date", ascending=False, kind="stable").assign(matter="lost"))
+    named = [pending[pending[problem]].assign(condition=problem) for problem in _PROBLEMS]
+    named.append(lost.sort_values("date", ascending=False, kind="stable").assign(condition="lost"))
     return examples(pd.concat(named).drop_duplicates("recording_id"))
 
 

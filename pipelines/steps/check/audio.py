@@ -30,14 +30,14 @@ _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
 def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
     """Compare the audio of the recordings dated `day` with the report."""
     known = RecordingsTable.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
-    held, rest = known.held.to_pandas(), known.rest.to_pandas()
-    flagged = _flagged(held, rest)
+    wavs, rest = known.archived.to_pandas(), known.rest.to_pandas()
+    flagged = _flagged(wavs, rest)
     by_flag = flagged.groupby("flag")["recording_id"].nunique()
     others = sorted(set(flagged["flag"]) - {*_FLAGS})
     counts = {
-        "archived": len(held),
+        "archived": len(wavs),
         **{flag: int(by_flag.get(flag, 0)) for flag in (*_FLAGS, *others)},
-        "without_reported_duration": int(held["expected_duration_s"].isna().sum()),
+        "without_reported_duration": int(wavs["expected_duration_s"].isna().sum()),
     }
     if len(flagged):
         words = _FLAGS | {flag: (f"has the warning `{flag}`", f"have the warning `{flag}`") for flag in others}
@@ -45,7 +45,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
         sentence = f"Of the recordings of {day}, {found}. Listen to the samples: perhaps they do not contain the call."
     else:
         sentence = (
-            f"{number(len(held), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "
+            f"{number(len(wavs), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "
             "five seconds or more has a silent channel."
         )
     return CheckResult(
@@ -56,36 +56,36 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
     )
 
 
-def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each recording and possible fault (`flag`), with the details in `matter`."""
-    matter = [
+def _flagged(wavs: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each recording and possible fault (`flag`), with the details in `condition`."""
+    condition = [
         f"duration_differs: {heard:.0f} s, reported {expected:.0f} s" if duration_differs(expected, heard) else ""
-        for heard, expected in zip(_seconds_heard(held), held["expected_duration_s"], strict=True)
+        for heard, expected in zip(_seconds_heard(wavs), wavs["expected_duration_s"], strict=True)
     ]
-    held = held.assign(matter=matter)
+    wavs = wavs.assign(condition=condition)
     header_only = pd.concat(
-        [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
+        [wavs[(wavs["size"] <= _HEADER_BYTES) | (wavs["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
     ).sort_values("recording_id")
-    calls = (held["account_id"] + " " + held["uii"].str.lower())[held["uii"] != ""].groupby(held["sha256"]).nunique()
-    is_shared = held["sha256"].isin(calls[calls > 1].index) & ~held["recording_id"].isin(header_only["recording_id"])
-    warned = held.explode("warnings").dropna(subset="warnings")
+    calls = (wavs["account_id"] + " " + wavs["uii"].str.lower())[wavs["uii"] != ""].groupby(wavs["sha256"]).nunique()
+    is_shared = wavs["sha256"].isin(calls[calls > 1].index) & ~wavs["recording_id"].isin(header_only["recording_id"])
+    warned = wavs.explode("warnings").dropna(subset="warnings")
     warned = warned[~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
     is_silent = warned["warnings"].str.contains("silent")
-    warned = warned.assign(matter=warned["warnings"], flag=warned["warnings"].mask(is_silent, "silent_channel"))
+    warned = warned.assign(condition=warned["warnings"], flag=warned["warnings"].mask(is_silent, "silent_channel"))
     flagged = pd.concat(
         [
-            held[held["matter"] != ""].assign(flag="duration_differs"),
-            header_only.assign(flag="header_only", matter="header_only"),
-            held[is_shared].sort_values("sha256").assign(flag="same_audio", matter="same_audio"),
+            wavs[wavs["condition"] != ""].assign(flag="duration_differs"),
+            header_only.assign(flag="header_only", condition="header_only"),
+            wavs[is_shared].sort_values("sha256").assign(flag="same_audio", condition="same_audio"),
             warned,
         ]
     )
-    return flagged.drop_duplicates(["recording_id", "matter"])
+    return flagged.drop_duplicates(["recording_id", "condition"])
 
 
-def _seconds_heard(held: pd.DataFrame) -> pd.Series:
+def _seconds_heard(wavs: pd.DataFrame) -> pd.Series:
     """Return the seconds of each recording; for a mono one that was stopped and started again, those of all parts: the
     report gives the length of a call for mono and of a leg for stereo.
     """
-    parts = held[(held["layout"] == "mono") & (held["uii"] != "") & held["duration_s"].notna()]
-    return parts.groupby(["account_id", "uii"])["duration_s"].transform("sum").combine_first(held["duration_s"])
+    parts = wavs[(wavs["layout"] == "mono") & (wavs["uii"] != "") & wavs["duration_s"].notna()]
+    return parts.groupby(["account_id", "uii"])["duration_s"].transform("sum").combine_first(wavs["duration_s"])

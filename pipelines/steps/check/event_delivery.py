@@ -57,7 +57,7 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
         level=Level.warning if sample or counts["accounts_not_compared"] else Level.ok,
         sentence=_sentence(counts, day),
         counts=counts,
-        lists={"sample": pd.DataFrame(sample, columns=["matter", "account", "uii"])},
+        lists={"sample": pd.DataFrame(sample, columns=["condition", "account", "uii"])},
     )
 
 

@@ -258,15 +258,15 @@ def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *
         "accounts_not_compared": len(set(settings.ringcx_account_ids) - accounts),
     }
     kinds = [
-        table[table[column]].reset_index().head(LISTED // 4).reindex(columns=_LEG, fill_value="").assign(matter=matter)
-        for table, column, matter in (
+        table[table[column]].reset_index().head(LISTED // 4).reindex(columns=_LEG, fill_value="").assign(condition=name)
+        for table, column, name in (
             (calls, "not_in_global", "not_in_global_report"),
             (calls, "not_in_agent", "not_in_agent_report"),
             (calls, "without_mono", "without_mono"),
             (legs, "without_stereo", "without_stereo"),
         )
     ]
-    sample = pd.concat(kinds)[["matter", *_LEG]].rename(columns={"account_id": "account", "session_id": "session"})
+    sample = pd.concat(kinds)[["condition", *_LEG]].rename(columns={"account_id": "account", "session_id": "session"})
     if len(sample):
         sentence = (
             f"Of {number(counts['calls'], 'connected call')} on {day}, "

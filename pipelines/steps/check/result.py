@@ -38,8 +38,8 @@ class CheckResult:
 
 
 def examples(recordings: pd.DataFrame) -> pd.DataFrame:
-    """Return the first `LISTED` recordings: the ledger's columns, and in `matter` what is wrong."""
-    columns = ["recording_id", "matter", "status", "reason", "date", "attempts"]
+    """Return the first `LISTED` recordings: the ledger's columns, and in `condition` what is wrong."""
+    columns = ["recording_id", "condition", "status", "reason", "date", "attempts"]
     shown = recordings.head(LISTED)[columns].rename(columns={"recording_id": "recording", "status": "state"})
     shown = shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
     if "next_attempt_at" in recordings:

@@ -106,7 +106,7 @@ class DateVerdict:
 
     `counts`: recordings by state and by problem. `accepted`: the acceptances that hold, by recording id, sorted.
     `not_pulled`: the reports that no pull covers to the end of the day, or that came empty although there were calls.
-    `recordings`: a row for each known recording, whose `matter` is `held`, `waiting`, `accepted` or the problem.
+    `recordings`: a row for each known recording, whose `condition` is `held`, `waiting`, `accepted` or the problem.
     `damage`: why ledger or archive could not be read.
     """
 
@@ -116,7 +116,7 @@ class DateVerdict:
     accepted: Mapping[str, Acceptance] = field(default_factory=dict)
     not_pulled: Sequence[MissingReport] = ()
     is_over: bool = True
-    recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "size", "matter"]))
+    recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "size", "condition"]))
     damage: str = ""
 
     @property
@@ -133,26 +133,26 @@ class DateVerdict:
     @property
     def held(self) -> int:
         """The number of expected recordings that the date holds."""
-        return len(self._with_matter("held"))
+        return len(self._with_condition("held"))
 
     @property
     def held_bytes(self) -> int:
         """The bytes of all recordings that the date holds."""
-        return int(self._with_matter("held")["size"].sum())
+        return int(self._with_condition("held")["size"].sum())
 
     @property
     def next_at(self) -> datetime | None:
         """The time at which the first waiting recording is tried again."""
-        first = self._with_matter("waiting")["next_attempt_at"].min()
+        first = self._with_condition("waiting")["next_attempt_at"].min()
         return None if pd.isna(first) else first.to_pydatetime()
 
     @property
     def lost(self) -> dict[str, int]:
         """The number of lost recordings for each reason, sorted, without accepted ones."""
-        return dict(sorted(Counter(map(str, self._with_matter("lost", "conflict")["reason"])).items()))
+        return dict(sorted(Counter(map(str, self._with_condition("lost", "conflict")["reason"])).items()))
 
-    def _with_matter(self, *matters: str) -> pd.DataFrame:
-        return self.recordings[self.recordings["matter"].isin(matters)]
+    def _with_condition(self, *conditions: str) -> pd.DataFrame:
+        return self.recordings[self.recordings["condition"].isin(conditions)]
 
     @property
     def sentence(self) -> str:
@@ -222,10 +222,10 @@ def _judge(
 ) -> DateVerdict:
     not_pulled = lacking_reports(ledger, day, settings, now=now)
     known, unknown, shared = _recordings(ledger, day, settings)
-    held = known.held.select([*COLUMNS, "size"]).to_pandas()
+    archived = known.archived.select([*COLUMNS, "size"]).to_pandas()
     rest = known.rest.select(COLUMNS).to_pandas()
     wrong = {} if bucket is None else _compare_objects(bucket, known, run_id, now)
-    held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
+    archived["condition"] = [wrong.get(recording_id, "held") for recording_id in archived["recording_id"]]
     accepted = accepted_losses(ledger, known)
     is_final = rest["status"] != Status.pending
     conditions = {  # the first that holds
@@ -235,18 +235,18 @@ def _judge(
         "stuck": is_stuck(rest, timedelta(days=settings.archive_give_up_days), now),
         "overdue": is_overdue(rest, now) & (rest["run_id"] != run_id),
     }
-    rest["matter"] = np.select(list(conditions.values()), list(conditions), "waiting")
+    rest["condition"] = np.select(list(conditions.values()), list(conditions), "waiting")
     missing = pd.DataFrame(
-        {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
+        {"recording_id": unknown, "condition": "without_state", "status": "", "attempts": 0, "date": day}
     )
-    recordings = pd.concat([held, rest, missing], ignore_index=True).fillna({"reason": ""})
+    recordings = pd.concat([archived, rest, missing], ignore_index=True).fillna({"reason": ""})
     by_status = known.by_status()
-    by_matter = Counter(recordings["matter"])
-    matters = ("waiting", "overdue", "stuck", "lost", "object_gone", "object_changed")
+    by_condition = Counter(recordings["condition"])
+    counted = ("waiting", "overdue", "stuck", "lost", "object_gone", "object_changed")
     counts = {
         **{str(status): by_status[status] for status in Status},
-        **{matter: by_matter[matter] for matter in matters},
-        "conflicts": by_matter["conflict"],
+        **{condition: by_condition[condition] for condition in counted},
+        "conflicts": by_condition["conflict"],
         "without_state": len(unknown),
         "shared_by_calls": len(shared),
         "accepted_losses": len(accepted),
@@ -282,11 +282,11 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
         levels[Verdict.unknown] = Level.warning
     recordings = of_date.recordings
     gaps = of_date.not_pulled
-    is_problem = ~recordings["matter"].isin(["held", "waiting", "accepted"])
-    problems = recordings[is_problem].sort_values(["matter", "recording_id"])
-    waiting = recordings[recordings["matter"] == "waiting"].sort_values(["next_attempt_at", "recording_id"])
-    by_reason = recordings[recordings["matter"] != "without_state"]
-    by_reason = by_reason.groupby(["status", "reason", "matter"]).size().reset_index(name="recordings")
+    is_problem = ~recordings["condition"].isin(["held", "waiting", "accepted"])
+    problems = recordings[is_problem].sort_values(["condition", "recording_id"])
+    waiting = recordings[recordings["condition"] == "waiting"].sort_values(["next_attempt_at", "recording_id"])
+    by_reason = recordings[recordings["condition"] != "without_state"]
+    by_reason = by_reason.groupby(["status", "reason", "condition"]).size().reset_index(name="recordings")
     not_pulled = [(gap.report, gap.account_id, str(gap)) for gap in gaps[:LISTED]]
     return CheckResult(
         verdict=of_date.verdict,
@@ -356,17 +356,17 @@ def _compare_objects(bucket: Bucket, known: RecordingsTable, run_id: str, now: d
     Objects that the same run compared within the last minute are not compared again: its steps judge the date three
     times in a row, and listing 100,000 objects takes seconds.
     """
-    held = known.held.select(["recording_id", "key", "size", "sha256", "etag"])
+    archived = known.archived.select(["recording_id", "key", "size", "sha256", "etag"])
     if run_id and (last := _last_compared.get((bucket, run_id))) is not None:
         at, same, wrong = last
-        if abs(now - at) < _COMPARED_FOR and same.equals(held):
+        if abs(now - at) < _COMPARED_FOR and same.equals(archived):
             return wrong
     listed: dict[str, Listed] = {}
-    for day in values(pc.unique(known.held["date"])):
-        listed |= bucket.list_day(day, values(held["key"]))
+    for day in values(pc.unique(known.archived["date"])):
+        listed |= bucket.list_day(day, values(archived["key"]))
     wrong = {}
     doubtful = []
-    for line in chain.from_iterable(batch.to_pylist() for batch in held.to_batches(_BATCH)):
+    for line in chain.from_iterable(batch.to_pylist() for batch in archived.to_batches(_BATCH)):
         found = listed.get(line["key"])
         if found is None:
             wrong[line["recording_id"]] = "object_gone"
@@ -379,7 +379,7 @@ def _compare_objects(bucket: Bucket, known: RecordingsTable, run_id: str, now: d
         if sha256 != line["sha256"]:
             wrong[line["recording_id"]] = "object_gone" if sha256 is None else "object_changed"
     _last_compared.clear()
-    _last_compared[bucket, run_id] = now, held, wrong
+    _last_compared[bucket, run_id] = now, archived, wrong
     return wrong
 
 

@@ -105,8 +105,8 @@ class Fetcher:
     def _attempt_all(self, queue: WorkQueue, pool: ThreadPoolExecutor) -> None:
         """Attempt each recording; keep only those in flight in memory."""
         if len(queue):
-            held = queue.recordings.held
-            self._worked_before = set(map(_log_in, values(held["source"]), values(held["link"])))
+            archived = queue.recordings.archived
+            self._worked_before = set(map(_log_in, values(archived["source"]), values(archived["link"])))
         bucket = self.attempt.bucket
         items = iter(queue)
         prefixes = [day_prefix(bucket.prefix, date) for date in queue.dates()]

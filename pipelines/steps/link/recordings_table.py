@@ -1,4 +1,4 @@
-"""The current lines of a date's recordings as tables: of 100,000 recordings held, few are needed as objects."""
+"""The current lines of a date's recordings as tables: of 100,000 archived recordings, few are needed as objects."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the k
 
 @dataclass(frozen=True)
 class RecordingsTable:
-    """The current lines of recordings (STATE_SCHEMA): those that are `held`, and the `rest`."""
+    """The current lines of recordings (STATE_SCHEMA): those that are `archived`, and the `rest`."""
 
-    held: pa.Table
+    archived: pa.Table
     rest: pa.Table
 
     @classmethod
     def of(cls, lines: pa.Table) -> RecordingsTable:
         """Return a table of ledger lines, without those of other names."""
         lines = _filter(lines, lines["same_as"].is_null())
-        is_held = pc.equal(lines["status"], str(Status.archived))
-        return cls(_filter(lines, is_held), _filter(lines, pc.invert(is_held)))
+        is_archived = pc.equal(lines["status"], str(Status.archived))
+        return cls(_filter(lines, is_archived), _filter(lines, pc.invert(is_archived)))
 
     def __len__(self) -> int:
-        return self.held.num_rows + self.rest.num_rows
+        return self.archived.num_rows + self.rest.num_rows
 
     @property
     def lines(self) -> pa.Table:
         """All lines, without a copy."""
-        return pa.concat_tables([self.held, self.rest])
+        return pa.concat_tables([self.archived, self.rest])
 
     def final(self) -> pa.Table:
-        """Return the lines of recordings that are not held and no longer tried."""
+        """Return the lines of recordings that are not archived and no longer tried."""
         return self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending)))
 
     def by_status(self) -> Counter[Status]:
         """Count the recordings in each state."""
         counted = pc.value_counts(self.rest["status"]).to_pylist()
         numbers = {Status(state["values"]): state["counts"] for state in counted}
-        return Counter({Status.archived: self.held.num_rows} | numbers)
+        return Counter({Status.archived: self.archived.num_rows} | numbers)
 
     def reasons(self) -> pa.Table:
-        """Count the recordings not held by `status` and `reason`, with the first `next_attempt_at` of each group."""
+        """Count the recordings not archived by `status` and `reason`, with the first `next_attempt_at` of each."""
         groups = self.rest.group_by(["status", "reason"])
         found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min")])
         return found.rename_columns(["status", "reason", "recordings", "next_attempt_at"])

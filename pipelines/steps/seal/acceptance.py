@@ -194,7 +194,7 @@ def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, result: 
         if of_date.verdict is Verdict.unknown:
             result.refused.append(f"No decision can be recorded for {day}. {of_date.sentence}")
             continue
-        lost = of_date.recordings[of_date.recordings["matter"].isin(["accepted", "lost", "conflict"])]
+        lost = of_date.recordings[of_date.recordings["condition"].isin(["accepted", "lost", "conflict"])]
         if decision.revoke:
             lost = lost[lost["recording_id"].isin(list(stores.ledger.acceptances(lost["date"])))]
         reasons.update(map(str, lost["reason"]))

@@ -137,7 +137,7 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_i
     assert count["found"] == count["archived"] + count["lost"]
     sample = {row["recording"] for row in rows(found, "sample")}
     assert sample == lost
-    reasons = {(row["state"], row["matter"]): row["recordings"] for row in rows(found, "by_reason")}
+    reasons = {(row["state"], row["condition"]): row["recordings"] for row in rows(found, "by_reason")}
     assert reasons["missing", "lost"] == len(lost)
     assert "retry_final" in (found.description or "")
 
@@ -157,7 +157,7 @@ def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
     services.ledger.append_states([replace(moved, etag="0" * 32, written_at=datetime.now(UTC))])
     found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
-    named = {row["recording"]: row["matter"] for row in rows(found, "sample")}
+    named = {row["recording"]: row["condition"] for row in rows(found, "sample")}
     assert named == {
         gone.recording_id: "object_gone",
         shorter.recording_id: "object_changed",
@@ -204,9 +204,9 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
     )
     found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
-    matters = {row["recording"]: row["matter"] for row in rows(found, "sample")}
-    assert matters[first.recording_id] == "conflict"
-    assert matters[other.recording_id] == "stuck"
+    conditions = {row["recording"]: row["condition"] for row in rows(found, "sample")}
+    assert conditions[first.recording_id] == "conflict"
+    assert conditions[other.recording_id] == "stuck"
 
 
 def test_a_faked_hold_without_an_object_does_not_pass(make_world: Callable[..., World], recent: list[date]) -> None:
@@ -228,6 +228,6 @@ def test_a_faked_hold_without_an_object_does_not_pass(make_world: Callable[..., 
     world.services().ledger.append_states([faked])
     found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
-    assert [(row["recording"], row["matter"]) for row in rows(found, "sample")] == [
+    assert [(row["recording"], row["condition"]) for row in rows(found, "sample")] == [
         (victim.recording_id, "object_gone")
     ]

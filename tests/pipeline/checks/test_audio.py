@@ -36,7 +36,7 @@ def test_a_recording_with_a_silent_channel_is_held_and_named(
     found = check(world, "audio_is_true", recent[0])
     assert (found.passed, found.severity) == (False, WARN)
     (row,) = rows(found, "sample")
-    assert (row["recording"], row["matter"]) == (named.recording_id, "channel_2_silent")
+    assert (row["recording"], row["condition"]) == (named.recording_id, "channel_2_silent")
     assert f"Of the recordings of {recent[0]}, 1 has a silent channel. Listen" in (found.description or "")
 
 
@@ -50,7 +50,7 @@ def test_a_recording_of_another_length_than_reported_is_named(
     found = check(world, "audio_is_true", recent[0])
     assert (found.passed, found.severity) == (False, WARN)
     (row,) = rows(found, "sample")
-    assert (row["recording"], row["matter"]) == (named.recording_id, "duration_differs: 8 s, reported 90 s")
+    assert (row["recording"], row["condition"]) == (named.recording_id, "duration_differs: 8 s, reported 90 s")
     assert f"Of the recordings of {recent[0]}, 1 differs in length from the report. Listen" in (found.description or "")
 
 

@@ -24,7 +24,7 @@ def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(
     assert world.run(OLD, select=REPORTS).success
     found = check(world, "mono_and_stereo_agree", OLD)
     assert (found.passed, found.severity) == (False, WARN)
-    named = {(row["matter"], row["uii"]) for row in rows(found, "sample")}
+    named = {(row["condition"], row["uii"]) for row in rows(found, "sample")}
     assert {("without_mono", one_call), ("without_stereo", other_call)} <= named
     assert world.run(OLD, select=REPORTS).success
     after, before = figures(check(world, "mono_and_stereo_agree", OLD)), figures(found)

@@ -54,7 +54,7 @@ def test_the_check_knows_waiting_from_overdue_and_says_who_is_missing(make_world
     found = standing(world, clock=later(hours=1))
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["overdue"] == figures(found)["pending"]
-    assert {row["matter"] for row in rows(found, "sample")} == {"overdue"}
+    assert {row["condition"] for row in rows(found, "sample")} == {"overdue"}
     # A run of the date that has not ended is the reason, and no fault.
     run_of_date = world.instance.create_run_for_job(
         build_defs().resolve_job_def("archive_day"),
@@ -99,7 +99,7 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
     assert figures(found)["at_risk"] == count[old] > 0
     assert "less than 14 days left" in (found.description or "")
     assert figures(found)["pending"] == count[old] + count[young]
-    assert {row["matter"] for row in rows(found, "sample")} == {"at_risk"}
+    assert {row["condition"] for row in rows(found, "sample")} == {"at_risk"}
 
 
 def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(
