@@ -51,7 +51,7 @@ def prove_sample(
         sentence = "There is no sealed date to read back yet: a date counts from the day after its run."
     stored = {"seed": seed, "result": s3_link(bucket, key)}
     metadata = {"sentence": sentence, **_counts(report), **stored, **_tables(report)}
-    if report.sum()["doubts"]:
+    if report.discrepancies:
         raise PermanentFailure(sentence, metadata)
     context.add_output_metadata(metadata)
 
@@ -63,7 +63,7 @@ def _counts(report: Verification) -> dict[str, float]:
         "recordings_read": total["read"],
         "megabytes_read": round(total["read_bytes"] / 1e6, 3),
         "recordings_held": total["held"],
-        "discrepancies": total["doubts"],
+        "discrepancies": total["discrepancies"],
     }
 
 

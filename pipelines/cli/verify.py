@@ -124,9 +124,9 @@ def command(
     screen.line(report.sentence())
     write_json(file, report.document(dependencies.clock()))
     total = report.sum()
-    if require_complete and not total["strays"]:
+    if require_complete and not total["undated"]:
         return EXIT_CODES[worst(day.verdict for day in report.dates)]
-    return 1 if total["doubts"] else 0
+    return 1 if total["discrepancies"] else 0
 
 
 def _share(text: str | None) -> float:

@@ -16,6 +16,8 @@ from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from pipelines.wording import number
 
 FORMAT = "ringcx-archive/verification/1"
+# The keys in the document of what has another name here.
+_KEYS = {"discrepancies": "doubts", "dates_with_discrepancies": "doubtful_dates", "undated": "strays"}
 
 
 class Flag(Protocol):
@@ -83,14 +85,14 @@ class Verification:
         return [each for each in self.found if not each.arriving]
 
     def sum(self) -> dict[str, int]:
-        """Return the totals over all dates. `strays`: the number of discrepancies without a date."""
+        """Return the totals over all dates. `undated`: the number of discrepancies without a date."""
         summed = {"held": "held", "held_bytes": "bytes", "pending": "pending", "lost": "lost"}
         summed |= {"read": "read", "read_bytes": "bytes_read", "arriving": "arriving"}
         return {
             "dates": len(self.dates),
-            "doubtful_dates": sum(bool(day.discrepancies) for day in self.dates),
-            "doubts": len(self.discrepancies),
-            "strays": sum(not each.date for each in self.found),
+            "dates_with_discrepancies": sum(bool(day.discrepancies) for day in self.dates),
+            "discrepancies": len(self.discrepancies),
+            "undated": sum(not each.date for each in self.found),
             **{name: sum(getattr(day, of_day) for day in self.dates) for name, of_day in summed.items()},
         }
 
@@ -101,10 +103,10 @@ class Verification:
         read = f"{number(total['read'], 'recording')} read again ({total['read_bytes'] / 1e6:,.1f} MB)"
         if not self.dates:
             return "There was no date to verify."
-        if total["doubts"]:
-            strays = f" ({total['strays']:,} without a date)" if total["strays"] else ""
+        if found := total["discrepancies"]:
+            undated = f" ({total['undated']:,} without a date)" if total["undated"] else ""
             return (
-                f"{number(total['doubts'], 'discrepancy', 'discrepancies')}{strays} on {total['doubtful_dates']:,} of "
+                f"{number(found, 'discrepancy', 'discrepancies')}{undated} on {total['dates_with_discrepancies']:,} of "
                 f"{dates}; the list of discrepancies says what to do about each; {read}."
             )
         arriving = ""
@@ -134,13 +136,14 @@ class Verification:
             "verdict": worst(day.verdict for day in self.dates),
             "sentence": self.sentence(),
             "notes": self.notes,
-            "sum": self.sum(),
-            "dates": [_as_json(day) for day in self.dates],
+            "sum": _as_json(self.sum()),
+            "dates": [
+                _as_json(vars(day) | {"discrepancies": dict(sorted(day.discrepancies.items()))}) for day in self.dates
+            ],
             "doubts": rows[False],
             "arriving": rows[True],
         }
 
 
-def _as_json(day: DayResult) -> dict[str, Any]:
-    fields = vars(day) | {"discrepancies": dict(sorted(day.discrepancies.items()))}
-    return {"doubts" if name == "discrepancies" else name: value for name, value in fields.items()}
+def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {_KEYS.get(name, name): value for name, value in fields.items()}

@@ -157,6 +157,7 @@ def test_strays_that_belong_to_no_date_are_named_and_end_with_1(copy: Copy) -> N
     }
     assert {date for date, _, _ in found} == {"", str(MIDDLE)}
     assert "(5 without a date) on 1 of 3 dates" in copy.out
+    assert [copy.result["sum"][name] for name in ("doubts", "doubtful_dates", "strays")] == [7, 1, 5]
 
 
 def test_what_was_kept_apart_from_a_recording_is_no_stray(copy: Copy) -> None:
