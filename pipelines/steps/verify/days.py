@@ -27,7 +27,7 @@ from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.seal.seal_day import Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import read_ledger
-from pipelines.steps.verify.manifests import Evidence, check_catalog, check_manifests, check_next_day, compare
+from pipelines.steps.verify.manifests import DateFacts, check_catalog, check_manifests, check_next_day, compare
 from pipelines.steps.verify.objects import Sampling, check_access_log, check_conflicts, check_objects
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from pipelines.wording import capitalized, number
@@ -143,17 +143,17 @@ class _Day:
         bucket, threads = self._archive.bucket, self._archive.settings.archive_concurrency
         entries, self._entries = self._entries, {}
         try:
-            evidence = self._evidence(self.chain, entries, threads)
-            self._check_stored(evidence)
+            facts = self._facts(self.chain, entries, threads)
+            self._check_stored(facts)
             if self.chain.latest is not None:
                 sealed(self.day, self.chain.latest, entries.values())
             of_day = partial(progress, self.day)
-            check_objects(bucket, evidence, sampling, self.result, threads, flag=self.flag, progress=of_day)
-            self._judge(evidence)
+            check_objects(bucket, facts, sampling, self.result, threads, flag=self.flag, progress=of_day)
+            self._judge(facts)
             latest = self.chain.latest
-            if latest is not None and evidence.pulls is not None:
-                compare(evidence, latest, evidence.pulls, self.flag)
-                self._compare_verdict(evidence, latest)
+            if latest is not None and facts.pulls is not None:
+                compare(facts, latest, facts.pulls, self.flag)
+                self._compare_verdict(facts, latest)
         except _UNREADABLE as error:
             self._unreadable(error)
 
@@ -193,72 +193,72 @@ class _Day:
         entry = ManifestEntry._make(document.get(name) for name in ManifestEntry._fields)  # times stay text
         self._entries[entry.recording_id] = entry
 
-    def _evidence(self, chain: Chain, entries: dict[str, ManifestEntry], threads: int) -> Evidence:
+    def _facts(self, chain: Chain, entries: dict[str, ManifestEntry], threads: int) -> DateFacts:
         """Verify the manifests, the access log and the ledger's parts, and return what they say."""
         archive, day = self._archive, self.day
         arriving = Arriving(archive.bucket, day, chain, self._now)
         check_manifests(arriving, self.flag)
         check_access_log(archive.bucket, day, threads, self.flag)
-        evidence = Evidence(None if chain.latest is None else entries, arriving)
+        facts = DateFacts(None if chain.latest is None else entries, arriving)
         # Before the ledger: every object that a run has stored by now is already pending in its ledger.
-        evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
+        facts.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
         lines = read_ledger(archive.ledger.parts, arriving, threads, self.flag)
-        evidence.add_ledger(lines)
-        if evidence.unexplained():
-            evidence.awaited = awaited_keys(archive.bucket.prefix, lines)
-        return evidence
+        facts.add_ledger(lines)
+        if facts.unexplained():
+            facts.awaited = awaited_keys(archive.bucket.prefix, lines)
+        return facts
 
-    def _check_stored(self, evidence: Evidence) -> None:
+    def _check_stored(self, facts: DateFacts) -> None:
         """Verify the catalog, the conflicts and the pulls, and that a date with anything to seal was sealed."""
-        archive, day, arriving = self._archive, self.day, evidence.arriving
+        archive, day, arriving = self._archive, self.day, facts.arriving
         latest = arriving.chain.latest
         if latest is not None:
             self.result.manifest = latest.number
             self.result.manifest_sha256 = latest.sha256
             check_catalog(arriving, latest, self.flag)
-        check_conflicts(archive.bucket, day, evidence.objects, self.flag)
-        counts, result = Counter(entry.status for entry in evidence.expected.values()), self.result
-        result.objects = len(evidence.objects)
+        check_conflicts(archive.bucket, day, facts.objects, self.flag)
+        counts, result = Counter(entry.status for entry in facts.expected.values()), self.result
+        result.objects = len(facts.objects)
         result.held, result.pending = counts[Status.archived], counts[Status.pending]
         result.lost = counts.total() - result.held - result.pending
-        result.bytes = sum(entry.size or 0 for entry in evidence.held())
+        result.bytes = sum(entry.size or 0 for entry in facts.held())
         pulls: Pulls = {}
         try:
-            pulls = evidence.pulls = pulls_of(archive.ledger, day)
+            pulls = facts.pulls = pulls_of(archive.ledger, day)
         except LedgerDamaged as error:
             self.flag("ledger_part_altered", f"pulls of {day}", capitalized(error))
-        if not arriving.chain.numbers and (evidence.expected or any(pulls.values())):
+        if not arriving.chain.numbers and (facts.expected or any(pulls.values())):
             self.flag(
                 "never_sealed",
                 self.result.date,
-                f"{day} has no manifest: what the ledger says of its {number(len(evidence.expected), 'recording')} "
+                f"{day} has no manifest: what the ledger says of its {number(len(facts.expected), 'recording')} "
                 "was never sealed, or the manifest was removed; run the date again",
                 arriving=arriving.under_way,
             )
 
-    def _judge(self, evidence: Evidence) -> None:
+    def _judge(self, facts: DateFacts) -> None:
         """Judge the date, and report the reports that were not pulled."""
         archive, result = self._archive, self.result
         found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
         result.verdict, result.reason = found.verdict, found.sentence
-        result.found = None if found.verdict is Verdict.unknown else len(evidence.expected)
+        result.found = None if found.verdict is Verdict.unknown else len(facts.expected)
         result.accepted_losses = len(found.accepted)
         elsewhere = {key: str(loss.day) for key, loss in found.accepted.items() if loss.day != self.day}
         result.accepted_elsewhere = elsewhere
-        result.lost -= sum(key in found.accepted and of.status in FINAL for key, of in evidence.expected.items())
-        evidence.verdict = None if found.damage else found
+        result.lost -= sum(key in found.accepted and of.status in FINAL for key, of in facts.expected.items())
+        facts.verdict = None if found.damage else found
         if found.damage and not result.discrepancies:  # another date is damaged: this one's damage is reported above
             self._unreadable(found.damage)
         # Recordings dated before the first date with runs were found by the pull of another date.
-        if self.day >= archive.settings.archive_start_date or any((evidence.pulls or {}).values()):
+        if self.day >= archive.settings.archive_start_date or any((facts.pulls or {}).values()):
             for gap in (gap for gap in found.not_pulled if not gap.is_too_late):
                 kind = "partly_pulled" if gap.pulled_until else "never_pulled"
                 whose = f"{gap.report} of account {gap.account_id}"
-                self.flag(kind, whose, f"{gap}; run {self.day}", arriving=evidence.arriving.under_way)
+                self.flag(kind, whose, f"{gap}; run {self.day}", arriving=facts.arriving.under_way)
 
-    def _compare_verdict(self, evidence: Evidence, latest: ManifestHead) -> None:
+    def _compare_verdict(self, facts: DateFacts, latest: ManifestHead) -> None:
         """Compare the verdict in the latest manifest with the one by the ledger, if nothing else explains it."""
-        own = evidence.verdict
+        own = facts.verdict
         # If a recording of this date is stored under another and missing there, the other date reports it; and a date
         # that was complete under other rules may be unknown now.
         if (
@@ -278,7 +278,7 @@ class _Day:
                 latest.key,
                 f"{latest.key} says that {self.day} is {sealed}, but the ledger says {judged}; run the date again, or "
                 "find out which of the two was altered",
-                arriving=evidence.arriving.under_way or bool(written_now.any()),
+                arriving=facts.arriving.under_way or bool(written_now.any()),
             )
 
     def _unreadable(self, error: Exception | str) -> None:

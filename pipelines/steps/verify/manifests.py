@@ -23,7 +23,7 @@ from pipelines.wording import number
 
 
 @dataclass(slots=True)
-class Evidence:
+class DateFacts:
     """The facts about a date's recordings in manifest, ledger and bucket, by recording id: about 1.5 kB a recording.
     `sealed`: the sealed content; None without a good manifest. `pulls`: the newest pull of each report and account;
     None if the ledger could not be read. `verdict`: the verdict of the date; None if the ledger or the bucket could not
@@ -152,11 +152,11 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
                 flag("manifest_altered", head.key, f"{what}; restore its first version")
 
 
-def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
+def compare(facts: DateFacts, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
     """Compare the latest manifest with its own totals, with the ledger's states and with the newest pulls."""
-    key, day, totals = latest.key, evidence.arriving.day, latest.document["totals"]
+    key, day, totals = latest.key, facts.arriving.day, latest.document["totals"]
     accepted = latest.document.get("accepted_losses", [])
-    entries = evidence.expected.values()
+    entries = facts.expected.values()
     count = Counter(str(entry.status) for entry in entries)
     sums = {status: count[status] for status in map(str, Status)} | {"accepted_losses": len(accepted) or None}
     sums |= {"bytes": sum(entry.size or 0 for entry in entries)}
@@ -164,9 +164,9 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
     if wrong := [name for name, total in sums.items() if totals.get(name) != total]:
         what = f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})"
         flag("totals_wrong", key, f"{what}; restore its first version")
-    changed = _compare_entries(evidence, latest, flag)
+    changed = _compare_entries(facts, latest, flag)
     stale = [number(changed, "recording")] if changed else []
-    if evidence.verdict is not None and accepted != [loss.document() for loss in accepted_on(evidence.verdict)]:
+    if facts.verdict is not None and accepted != [loss.document() for loss in accepted_on(facts.verdict)]:
         stale.append("the accepted losses")
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
         stale.append("the report rows of the newest pulls")
@@ -176,20 +176,20 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
             key,
             f"{key} is out of date: {', '.join(stale)} of {day} differ in the ledger; run the date again, or find out "
             "which part of the ledger was added or removed",
-            arriving=evidence.arriving.under_way,
+            arriving=facts.arriving.under_way,
         )
 
 
-def _compare_entries(evidence: Evidence, latest: ManifestHead, flag: Flag) -> int:
+def _compare_entries(facts: DateFacts, latest: ManifestHead, flag: Flag) -> int:
     """Report each recording on which manifest and ledger differ; return how many changed after the sealing instead."""
-    entries, arriving = evidence.sealed or {}, evidence.arriving
+    entries, arriving = facts.sealed or {}, facts.arriving
     changed = 0
-    for recording_id in sorted(entries.keys() | evidence.ledger.keys()):
+    for recording_id in sorted(entries.keys() | facts.ledger.keys()):
         sealed = entries.get(recording_id)
-        held = evidence.ledger.get(recording_id)
+        held = facts.ledger.get(recording_id)
         if sealed == held:
             continue
-        changed_at = evidence.changed_at.get(recording_id)
+        changed_at = facts.changed_at.get(recording_id)
         # A run writes its states up to a minute after it found them, and another may have sealed in between.
         if changed_at and (changed_at > latest.sealed_at or (arriving.is_young(changed_at) and arriving.under_way)):
             changed += 1

@@ -19,7 +19,7 @@ from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger.files import date_of_folder
 from pipelines.settings import StorageSettings
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.verify.manifests import Evidence, attestations, compare_attested
+from pipelines.steps.verify.manifests import DateFacts, attestations, compare_attested
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 
 _DATED_FOLDERS = ("access/", "catalog/", "conflicts/", "manifests/", "quarantine/", "recordings/", "verifications/")
@@ -48,7 +48,7 @@ class Sampling:
 
 def check_objects(
     bucket: Bucket,
-    evidence: Evidence,
+    facts: DateFacts,
     sampling: Sampling,
     result: DayResult,
     threads: int,
@@ -57,7 +57,7 @@ def check_objects(
     progress: Callable[[int, int], None],
 ) -> None:
     """Verify the expected objects, and name the others; `progress` takes the number verified and the total."""
-    held = evidence.held()
+    held = facts.held()
     for key, count in Counter(entry.key for entry in held).items():
         if count > 1:  # the bytes of one are there, those of the others are not
             what = f"{count} recordings have the same key {key}, which can hold only one of them"
@@ -67,7 +67,7 @@ def check_objects(
     def verify(entry: ManifestEntry) -> Hashed | KeyMissing | StorageUnavailable | None:
         """Return the object's hash, or the error that prevents it, or None if the listing is enough."""
         try:
-            if entry.recording_id not in chosen and _is_unchanged(evidence, entry):
+            if entry.recording_id not in chosen and _is_unchanged(facts, entry):
                 return None
             return bucket.hash_object(str(entry.key))
         except (KeyMissing, StorageUnavailable) as error:
@@ -77,16 +77,16 @@ def check_objects(
         if found is not None:
             _judge_object(entry, found, result, flag)
         progress(done, len(held))
-    _flag_unexplained(evidence, flag)
+    _flag_unexplained(facts, flag)
 
 
-def _is_unchanged(evidence: Evidence, entry: ManifestEntry) -> bool:
+def _is_unchanged(facts: DateFacts, entry: ManifestEntry) -> bool:
     """Return whether the listing has the size, and the ETag that the ledger has for the sealed bytes."""
-    recorded = evidence.ledger.get(entry.recording_id)
-    listed = evidence.objects.get(str(entry.key))
+    recorded = facts.ledger.get(entry.recording_id)
+    listed = facts.objects.get(str(entry.key))
     if recorded is None or listed is None or recorded.sha256 != entry.sha256:
         return False
-    etag = evidence.etags[entry.recording_id]
+    etag = facts.etags[entry.recording_id]
     return etag is not None and listed.etag == etag and listed.size == entry.size
 
 
@@ -114,17 +114,17 @@ def _judge_object(
     flag(kind, key, f"{name} is not in the bucket as it was sealed: {key} {what}{version}; restore it")
 
 
-def _flag_unexplained(evidence: Evidence, flag: Flag) -> None:
+def _flag_unexplained(facts: DateFacts, flag: Flag) -> None:
     """Report each object that belongs to no expected recording."""
-    written_at = {entry.key: evidence.changed_at.get(recording_id) for recording_id, entry in evidence.ledger.items()}
-    for key in evidence.unexplained():
-        listed = evidence.objects[key]
-        at = written_at.get(key) or (listed.modified if key in evidence.awaited else None)
+    written_at = {entry.key: facts.changed_at.get(recording_id) for recording_id, entry in facts.ledger.items()}
+    for key in facts.unexplained():
+        listed = facts.objects[key]
+        at = written_at.get(key) or (listed.modified if key in facts.awaited else None)
         sentence = (
             f"{key} ({listed.size:,} bytes) is in the bucket, and no manifest names it; run the date again, which "
             "adopts what a stopped run has stored, or find out who put it there"
         )
-        flag("object_stray", key, sentence, arriving=evidence.arriving.is_young(at))
+        flag("object_stray", key, sentence, arriving=facts.arriving.is_young(at))
 
 
 def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Flag) -> None:
