@@ -78,7 +78,7 @@ def command(dependencies: Dependencies) -> int:
 
 def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[RecordingCheck, bool]]:
     """Yield each check of recordings, and whether it checks recordings of the current API."""
-    ours, anonymous = source.recorders, source.anonymous_recorders
+    ours, anonymous = source.recording_clients, source.anonymous_recording_clients
     if settings.uses_reports:
         has_log_in = settings.ringcx_media_username is not None
         remedy = "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in for recordings"

@@ -78,19 +78,19 @@ class Source:
         return AllowedLinks(HostList(self._settings.ringcx_media_hosts), segments)
 
     @cached_property
-    def recorders(self) -> RecordingClients:
-        """The recordings, fetched with the log-in."""
+    def recording_clients(self) -> RecordingClients:
+        """The clients that fetch recordings with the log-in."""
         user, password = self._settings.ringcx_media_username, self._settings.ringcx_media_password
         link_auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
         segment_auth = self._current_auth if self.allowed.segments else None
-        return self._recorders(link_auth, segment_auth)
+        return self._clients_with(link_auth, segment_auth)
 
     @cached_property
-    def anonymous_recorders(self) -> RecordingClients:
-        """The recordings, fetched without any log-in: anyone can fetch what this client can."""
-        return self._recorders(None, None)
+    def anonymous_recording_clients(self) -> RecordingClients:
+        """The clients without any log-in: anyone can fetch what these can."""
+        return self._clients_with(None, None)
 
-    def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> RecordingClients:
+    def _clients_with(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> RecordingClients:
         links = MediaClient(self._client, self.allowed.hosts, auth=link_auth)
         segments = self.allowed.segments
         if segments is None:
@@ -118,7 +118,7 @@ class Source:
             kept_for=timedelta(days=settings.ringcx_retention_days),
         )
         quarantine_bytes = settings.archive_quarantine_max_mb << 20
-        return Attempt(bucket, self.recorders, self.stop, rules, self.environment.clock, quarantine_bytes)
+        return Attempt(bucket, self.recording_clients, self.stop, rules, self.environment.clock, quarantine_bytes)
 
     def try_limiter(self) -> list[tuple[str, str, float]]:
         """Take a permit of no account, or raise LimiterBroken; return the pauses: limit, account, seconds left."""
