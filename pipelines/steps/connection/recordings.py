@@ -28,7 +28,7 @@ _REMEDIES = {
     "too_slow": _NETWORK,
 }
 
-Link = tuple[str, str]
+AccountLink = tuple[str, str]
 """An account id and a link."""
 
 
@@ -55,16 +55,16 @@ class RecordingCheck:
     subject: str
     plural: str
     remedy: str
-    _given: Link | None = field(default=None, init=False)
+    _given: AccountLink | None = field(default=None, init=False)
 
-    def results(self, links: Sequence[Link]) -> Iterator[Result]:
+    def results(self, links: Sequence[AccountLink]) -> Iterator[Result]:
         """Yield the results with the log-in, then without. A missing one proves little: at most three are tried."""
         why = "" if links else "no link is known yet: neither the reports just read nor the ledger has one"
         yield check(self.subject, lambda: self._with_log_in(links[:_LINKS]), not_tried=why)
         why = "" if self._given else "no recording could be fetched, so it is unknown whether links are open to all"
         yield check(self.plural, self._without_log_in, not_tried=why)
 
-    def _with_log_in(self, links: Sequence[Link]) -> Graded:
+    def _with_log_in(self, links: Sequence[AccountLink]) -> Graded:
         outcome: Graded = "not tried", ""
         for link in links:
             try:
@@ -104,7 +104,7 @@ class RecordingCheck:
         return "warning", f"{found}; it may not be ready yet, or may have been purged: check again later"
 
 
-def _is_wav(media: MediaClient, link: Link) -> bool:
+def _is_wav(media: MediaClient, link: AccountLink) -> bool:
     body = _FirstBytes()
     with suppress(EOFError):
         media.fetch(link[1], link[0], body)
@@ -114,7 +114,7 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
     return start[:4] in RIFF_IDS and start[8:12] == b"WAVE"
 
 
-def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
+def ledger_links(ledger: Ledger, *, segments: bool) -> list[AccountLink]:
     """Return links of archived recordings of the newest date that has any, or else of pending ones, which the source
     may not have yet; `segments`: of the current API.
     """

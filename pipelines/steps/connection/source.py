@@ -13,7 +13,7 @@ from pipelines.ringcx.links import SegmentLinks
 from pipelines.ringcx.reports.columns import INTERACTIONS, ReportName
 from pipelines.ringcx.reports.requests import Direction, InteractionSource, Period, ReportSource
 from pipelines.settings import PlanSettings
-from pipelines.steps.connection.recordings import Link
+from pipelines.steps.connection.recordings import AccountLink
 from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
 from pipelines.steps.link.rows import links_of, needed_columns
 from pipelines.wording import number
@@ -32,7 +32,7 @@ class SourceCheck:
     interactions: InteractionSource | None
     segments: SegmentLinks | None
     clock: Callable[[], datetime]
-    links: list[Link] = field(default_factory=list)
+    links: list[AccountLink] = field(default_factory=list)
     _date: str = field(default="", init=False)
 
     def results(self) -> Iterator[Result]:
