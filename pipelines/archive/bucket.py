@@ -88,7 +88,7 @@ class Bucket:
         self.is_amazon = is_amazon(client)
         self._client = client
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
-        self._finding_out = threading.Lock()
+        self._probe_lock = threading.Lock()
         self._capabilities = AMAZON if self.is_amazon else None
         # While another create-only put of the same key is in flight S3 answers 409, which botocore does not retry;
         # once that put has ended it answers 412. Waits of 0.2, 0.4 … 6.4 s.
@@ -199,7 +199,7 @@ class Bucket:
     @property
     def capabilities(self) -> Capabilities:
         """What the server checks on a put, probed on first use."""
-        with self._finding_out:
+        with self._probe_lock:
             if self._capabilities is None:
                 self._capabilities = Probes(self._client, self.name, self.prefix).capabilities()
             return self._capabilities
