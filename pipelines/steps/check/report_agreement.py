@@ -106,6 +106,8 @@ def empty_reports(
     no_calls = {account for account in needs_calls if not newest[GLOBAL][account].rows}
     one_empty = sorted(no_legs ^ no_calls)
     parts_empty = {account for account in needs_legs - no_legs if newest[AGENT][account].empty_parts}
+    if parts_empty:
+        parts_empty &= _with_both_directions(ledger, day)
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if settings.ringcx_source == "both":
         lacking += _without_calls_of_interactions(ledger, day, newest, accounts, (begin, end - YOUNG))
@@ -130,6 +132,13 @@ def empty_reports(
             others = f" for {direction} calls, although the other report has"
             lacking.append(_empty(newest[AGENT][account], others, not_in_agent))
     return lacking
+
+
+def _with_both_directions(ledger: Ledger, day: date) -> set[str]:
+    """Return the accounts with inbound and outbound calls; the part of a direction that is not used is always empty."""
+    calls = ledger.all_rows(GLOBAL, day, columns=["account_id", "source_type"]).to_pandas().drop_duplicates()
+    directions = calls["source_type"].str.lower().map(DIRECTIONS).groupby(calls["account_id"]).nunique()
+    return {*directions.index[directions > 1]}
 
 
 def _without_calls_of_events(
