@@ -49,7 +49,9 @@ class Stores:
         files = LocalFiles(folder)
         self.bucket = Bucket(client, name, "")
         self.ledger = Ledger(files, clock=lambda: NOW)
-        self.settings = VerifySettings(archive_bucket=name, ringcx_account_ids=("1",), archive_start_date=FIRST)
+        self.settings = VerifySettings(
+            archive_bucket=name, ringcx_account_ids=("1",), archive_start_date=FIRST, ringcx_retention_days=365
+        )
 
     def all(self) -> seal.Stores:
         return seal.Stores(self.bucket, self.ledger, self.settings)
