@@ -35,7 +35,7 @@ LONGEST = (
     *("deploy/celery", "pipeline/limits_kept", "docs/commands", "pipeline/check_connection", "pipeline/archive"),
     *("ringcx/limits_used", "pipeline/checks/accounted_for", "pipeline/secrecy", "pipeline/strict_s3"),
     *("ringcx/limit_postgres", "deploy/image", "browser/in_chromium", "pipeline/plan/hours", "ringcx/limits"),
-    *("pipeline/verify/objects", "archive/network"),
+    *("pipeline/verify/objects", "archive/proxies_and_certificates"),
 )
 RANKS = {f"tests/{'/test_'.join(name.rsplit('/', 1))}.py": rank for rank, name in enumerate(LONGEST)}
 

@@ -47,7 +47,7 @@ def test_one_word_anywhere_is_heard(where: int, loud: int) -> None:
     assert silent(stereo(hiss(20, 3000), right)) == ()
 
 
-def test_what_lies_before_the_audio_is_not_listened_to() -> None:
+def test_what_is_stored_before_the_audio_is_not_listened_to() -> None:
     noise = b"LIST" + struct.pack("<I", 5001) + b"\x7f" * 5002  # an odd size, padded
     assert silent(stereo(np.zeros(8 * RATE), np.zeros(8 * RATE), extra=noise)) == (1, 2)
 
