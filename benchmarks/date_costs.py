@@ -115,7 +115,7 @@ def main() -> int:
         few, few_runs = measure(20, folder / "log", folder)
         many, many_runs = measure(120, folder / "log", folder)
         between, between_runs = measure(20, folder / "log", folder, prefix="between/", between=True)
-        sizes = beside(many, few)
+        sizes = sizes_without_audio(many, few)
     print(f"\n{'requests':<30}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'CPU s':>8}")
     for which, run in enumerate(("first run", "second run")):
         (few_requests, few_cpu), (many_requests, many_cpu) = few_runs[which], many_runs[which]
@@ -141,7 +141,7 @@ def row(label: str, requests: Mapping[str, int], cpu: float) -> None:
     print(f"{label:<30}" + "".join(f"{requests[kind]:>8}" for kind in KINDS) + f"{cpu:>8.1f}")
 
 
-def beside(many: int, few: int) -> dict[str, tuple[float, float]]:
+def sizes_without_audio(many: int, few: int) -> dict[str, tuple[float, float]]:
     """Bytes of each prefix but the recordings', both runs: for a recording, and for one more date."""
     pages = make_s3_client(max_connections=2).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     sizes: Counter[tuple[str, str]] = Counter()

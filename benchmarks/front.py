@@ -1,4 +1,4 @@
-"""A local S3 whose listing of recordings takes what Amazon's does: a page of 1000 keys after 80 ms, whoever asks.
+"""A local S3 whose listing of recordings takes what Amazon's does: a page of 1000 keys after 80 ms for every client.
 
 `rclone serve s3` reads the whole folder for every page: 1.6 s of a date of 100,000 recordings. All other requests go
 through to it.

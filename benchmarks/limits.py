@@ -1,7 +1,7 @@
 """How much of a limit is used: `python benchmarks/limits.py [--seconds 180] [--limit 120/60] [--json FILE]`.
 
 One and four processes of sixteen threads ask a counting server as fast as they are permitted to, with the limiter's
-store in SQLite and in PostgreSQL; beside them the naive way, in which each process sleeps between its requests. The
+store in SQLite and in PostgreSQL; next to them the naive way, in which each process sleeps between its requests. The
 server sees the requests as the source would. For each: how many the limit allows, how many came, the share, and by how
 many the fullest window was over, whatever its alignment. Fails only if the limiter let one too many through, never on
 time. All run side by side, each started some seconds after the other.

@@ -1,6 +1,6 @@
 """The peer of `ledger.py`: what scripts do with a report. `python benchmarks/pandas_script.py FOLDER BODY…`
 
-Reads all as text, merges on all columns with what is there, and writes one growing Parquet file anew.
+Reads all as text, merges on all columns with what is there, and writes one growing Parquet file again.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A source and a sink that cost as little as Python can, so that a benchmark measures the client between them.
 
 The source gives WAVs of any size (`/?file=<account>/<n>-<size>.WAV`), each with bytes of its own. The sink speaks as
-much S3 as uploads need and is strict, as S3 is: it hashes every body, whoever sends it, refuses one that differs from
+much S3 as uploads need and is strict, as S3 is: it hashes the body of every client, refuses one that differs from
 its `x-amz-checksum-sha256`, and honours `If-None-Match`. It keeps no bytes, only sizes and hashes. Both answer after a
 latency, each new connection and each TLS handshake as well.
 

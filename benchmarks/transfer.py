@@ -1,4 +1,4 @@
-"""How fast recordings move from the source into S3, ours beside the movers that verify nothing.
+"""How fast recordings move from the source into S3, ours next to movers that verify nothing.
 
     python benchmarks/transfer.py                                   320 KB and 2.9 MB, plain HTTP, no latency
     python benchmarks/transfer.py --latency-ms 60 --tls

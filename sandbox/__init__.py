@@ -1,7 +1,8 @@
 """A RingCX to try the product on and to test against, and a local S3.
 
 It imitates what a client of the vendor can see: log-in, reports, recordings, limits, and the ways they fail.
-It is not a test of the product and imports nothing of it; the two only meet over HTTP.
+It is not a test of the product, and the two only meet over HTTP. Only `demo.py`, `chaos.py` and `proof.py`, which run
+the product against it, import the product.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ async def expire_tokens(request: Request) -> Response:
 
 
 async def faults(request: Request) -> Response:
-    """GET: the knobs. PUT: these and no others. PATCH: these as well. Progress of "first n" starts anew."""
+    """GET: the knobs. PUT: these and no others. PATCH: these as well. The count of "first n" starts again."""
     state: SandboxState = request.app.state.sandbox
     if request.method != "GET":
         try:

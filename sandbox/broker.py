@@ -19,7 +19,7 @@ from typing import Self
 
 _START_S = 60.0
 _STOP_S = 15.0
-# Debian's `rabbitmq-server` on the path switches to the user `rabbitmq`; the script behind it runs as whoever calls it.
+# Debian's `rabbitmq-server` on the path switches to the user `rabbitmq`; the script behind it runs as its caller.
 _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 HOW_TO_GET_IT = "RabbitMQ is not installed: apt-get install rabbitmq-server (Debian or Ubuntu)"
 

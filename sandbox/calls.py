@@ -1,7 +1,7 @@
 """The calls of a day, made up from seed, account and date: the same arguments always give the same calls.
 
-Knows nothing of reports, links or the present: a date in the future has calls too, and whoever shows them decides what
-has already happened.
+Knows nothing of reports, links or the present: a date in the future has calls too, and the reports decide what has
+already happened.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def calls_between(plan: CallPlan, account_id: str, start: datetime, end: datetim
 
 
 def find_recording(plan: CallPlan, account_id: str, path: str) -> Recording | None:
-    """The recording that lies under a file path, if there is one."""
+    """The recording that has a file path, if there is one."""
     name = path.rpartition("/")[2]
     try:
         eastern = datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=EASTERN)

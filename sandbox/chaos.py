@@ -259,14 +259,14 @@ def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
     """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
     ledger = Environment().stores.ledger
 
-    def look() -> None:
+    def read_ledger() -> None:
         report.ledger_reads += 1
         try:
             ledger.states(days)
         except LedgerError as error:
             report.problems.append(f"The ledger could not be read: {error}")
 
-    with _again_and_again(look, 1.0, "ledger-watch"):
+    with _again_and_again(read_ledger, 1.0, "ledger-watch"):
         yield
 
 

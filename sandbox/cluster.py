@@ -106,7 +106,7 @@ class Machine:
     """One machine: a folder, and the processes that work in it.
 
     Args:
-        folder: Everything it writes lies there, but for temporary files.
+        folder: All that it writes is stored there, but for temporary files.
         variables: Its whole environment but for what finds the interpreter.
     """
 

@@ -65,10 +65,10 @@ class SandboxConfig:
         crossing_zones: On each date one call crosses midnight of each of these.
         ready_after_s: A recording can be fetched so long after its call ended.
         rows_after_s: A call appears in reports so long after it ended.
-        settle_s: Reports only cover what lies at least so far back.
+        settle_s: Reports only cover what is at least so long ago.
         recent_periods: A period that reaches nearer than `settle_s` is cut there (`cut`) or answered 400 (`refuse`).
         end_inclusive: Whether a row that starts exactly at the period's end is in the report.
-        retention_days: Older recordings are gone (404); None keeps them for ever.
+        retention_days: Older recordings are gone (404); None never deletes them.
         media_latency_s: Wait before a recording's first byte, as over a long line.
         public_url: How clients reach the sandbox, if not as the socket is bound.
         evil_host: `host` or `host:port` of hostile links and redirects; empty is `localhost` at the sandbox's own

@@ -90,7 +90,7 @@ class Where:
         share: This share of all subjects, 0 to 1, chosen by a hash of the subject without its date: the same ones
             of every date.
         paths: And these: exact, or patterns as in `*-session-2-stereo.WAV`.
-        first: Only on the first so many requests (media), or pulls (rows, links, reports); None is for ever.
+        first: Only on the first so many requests (media), or pulls (rows, links, reports); None is on all of them.
     """
 
     share: float = 0.0
@@ -148,7 +148,7 @@ class Faults:
         seed: Another seed chooses other recordings for the shares.
         late_rows: The row is missing from the first pulls that should show it.
         late_links: The row is there, its recording columns are empty, or `hasRecording` false (on the first pulls;
-            without `first`, for ever).
+            without `first`, on all of them).
         link_evil_host: The link points to a host that nobody allowed (`SandboxConfig.evil_host`).
         link_credentials: The link carries a user and a password.
         link_http: The link is plain http to one of the vendor's hosts.
@@ -160,7 +160,7 @@ class Faults:
         unauthorized: Answers 401 whatever the credentials.
         forbidden: Answers 403.
         not_found: Answers 404.
-        not_yet: The same once more, so that some are gone for ever while others only take a while.
+        not_yet: The same once more, so that some never come while others only take a while.
         still_encoding: Answers 202 "still encoding".
         empty_body: Answers 200 with no byte.
         html_200: Answers 200 with a log-in page.
@@ -292,15 +292,15 @@ class Faults:
         """How an archiver's record of this recording should end, once it has been patient.
 
         `archived`, `missing`, `rejected`, `denied`; `unlinked` if no row will ever link it; `pending` if the source
-        never gives an answer that decides (5xx, 429 or a reset for ever).
+        never gives an answer that decides (always 5xx, 429 or a reset).
         """
-        for_ever = [name for name in self.touching(path) if self._where(name).first is None]
-        if "late_rows" in for_ever or "late_links" in for_ever:
+        permanent = [name for name in self.touching(path) if self._where(name).first is None]
+        if "late_rows" in permanent or "late_links" in permanent:
             return "unlinked"
-        if any(name in for_ever for name in LINK_FAULTS if name != "link_stray_blanks"):
+        if any(name in permanent for name in LINK_FAULTS if name != "link_stray_blanks"):
             return "rejected"
         for name in MEDIA_FAULTS:
-            if name in for_ever:
+            if name in permanent:
                 return _FINAL.get(name, "rejected")
         return "archived"
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sandbox.calls import Call, CallPlan, Recording, Segment, calls_between
 
 LONGEST_S = 10_800
-_MESSAGES = 5  # one call in so many has a message beside it
+_MESSAGES = 5  # one call in so many also has a message
 
 
 class WindowError(ValueError):

@@ -47,7 +47,7 @@ class LocalPostgres:
 
     def make_database(self, name: str) -> str:
         """Make an empty database; returns its address."""
-        import psycopg  # noqa: PLC0415 - of the extra `postgres`; whoever only starts the server needs none
+        import psycopg  # noqa: PLC0415 - of the extra `postgres`; starting the server needs none of it
 
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))

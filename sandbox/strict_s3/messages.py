@@ -59,8 +59,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One request that was answered, for those who look afterwards."""
+class AnsweredRequest:
+    """One request and how it was answered, for tests to read afterwards."""
 
     method: str
     host: str

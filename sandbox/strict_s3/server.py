@@ -21,7 +21,7 @@ from sandbox.strict_s3.demands import Demands, require_allowed
 from sandbox.strict_s3.errors import S3Error
 from sandbox.strict_s3.http import Listener
 from sandbox.strict_s3.identity import Identity
-from sandbox.strict_s3.messages import Answer, Request, Seen
+from sandbox.strict_s3.messages import Answer, AnsweredRequest, Request
 from sandbox.strict_s3.object_calls import NotModified, object_answer
 from sandbox.strict_s3.objects import OWNER, Bucket
 from sandbox.strict_s3.payload import Payload, payload_of
@@ -63,7 +63,7 @@ class StrictS3:
         keys: Whose signatures count.
         identity: Where other credentials come from.
         access_points: `<name>-<account>` -> bucket.
-        seen: The requests that were answered, the last of them.
+        answered: The last requests, each with how it was answered.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class StrictS3:
         self.authority = Authority(folder)
         self.identity = Identity(self.keys, self.authority, clock=clock)
         self.access_points: dict[str, str] = {}
-        self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self.answered: deque[AnsweredRequest] = deque(maxlen=_REMEMBERED)
         self.proxy_log_in = proxy_log_in
         self.clock = clock
         self._redirect_global = redirect_global
@@ -212,8 +212,8 @@ class StrictS3:
 
     def _noted(self, request: Request, answer: Answer) -> Answer:
         names = {"x-amz-request-id": secrets.token_hex(8).upper(), "x-amz-id-2": secrets.token_hex(32)}
-        self.seen.append(
-            Seen(
+        self.answered.append(
+            AnsweredRequest(
                 request.method, request.host, request.path, request.query, request.headers, request.secure,
                 answer.status, answer.code,
             )

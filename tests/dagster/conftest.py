@@ -213,7 +213,7 @@ class Dagster:
         } | {sensor["name"]: {"kind": "Sensor", **sensor["sensorState"]} for sensor in node["sensors"]}
 
     def truth(self, day: date) -> dict[str, str]:
-        """File name -> SHA-256 of the recordings that start on `day`, by the sandbox's own word."""
+        """File name -> SHA-256 of the recordings that start on `day`, as the sandbox lists them."""
         return {
             recording["file"].rpartition("/")[2]: recording["sha256"]
             for recording in self.sandbox.truth(day.isoformat())

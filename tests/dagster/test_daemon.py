@@ -95,14 +95,14 @@ def test_a_run_whose_process_is_killed_is_run_again_and_ends_complete(
 def test_a_backfill_archives_each_date_in_a_run_of_its_own_and_nothing_twice(
     dagster: Dagster, sandbox: RunningSandbox, backfill: tuple[str, str]
 ) -> None:
-    backfill_id, beside = backfill
+    backfill_id, single_run = backfill
 
     def ended() -> list[dict[str, Any]]:
         runs = dagster.runs(dagster__backfill=backfill_id)
         return runs if len(runs) == len(DAYS) and all(run["endTime"] for run in runs) else []
 
     runs = until("the backfill's runs", ended, seconds=120)
-    assert dagster.ended(beside) == "SUCCESS"
+    assert dagster.ended(single_run) == "SUCCESS"
     assert {run["status"] for run in runs} == {"SUCCESS"}
     assert sorted(run["tags"]["dagster/partition"] for run in runs) == [day.isoformat() for day in DAYS]
     for day in DAYS:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CELERY = DEPLOY / "celery"
 BIN = Path(sys.executable).parent
-# What deploy/celery/dagster.yaml reads besides the product's own settings.
+# What deploy/celery/dagster.yaml reads apart from the product's own settings.
 INSTANCE_VARIABLES = {"DAGSTER_POSTGRES_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
 SECRET = re.compile(r"(PASSWORD|SECRET|JWT|TOKEN|_URL|_BACKEND|KEY)")
 

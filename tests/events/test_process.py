@@ -1,4 +1,4 @@
-"""The receiver as a process: killed, ended, beside another one, and held by clients that say nothing."""
+"""The receiver as a process: killed, ended, next to another one, and held by clients that say nothing."""
 
 from __future__ import annotations
 

@@ -205,14 +205,14 @@ def key_is_harmless(text: bytes) -> None:
 
 def _key_is_harmless(account: str, layout: str, path: str, recording_id: str) -> None:
     key = recording_key("", DAY, account, layout, path)
-    beside = apart_key(key, recording_id)
+    apart = apart_key(key, recording_id)
     assert key == recording_key("", DAY, account, layout, path)
-    for name in (key, beside):
+    for name in (key, apart):
         assert KEY.fullmatch(name), "a key of another shape"
         assert not {".", "..", ""} & set(name.split("/"))
         assert len(name.encode()) <= 1024
         assert manifest_number(name) is None or re.fullmatch(r".*/manifest-\d+\.json", name)
-    assert beside != key
+    assert apart != key
     conflict = copy_key("conflicts", "", key, "ab" * 32)
     assert conflict.startswith("conflicts/date=2026-11-20/account_id=")
     for value in (account, path, recording_id):

@@ -1,6 +1,6 @@
 """A whole date from a source that means harm: reports and recordings over sockets, runs by Dagster, a bucket in memory.
 
-Every recording ends in a state with a reason, the good ones beside the bad are held, nothing is written elsewhere, no
+Every recording ends in a state with a reason, the good ones among the bad are held, nothing is written elsewhere, no
 credential goes anywhere but to the source, and no log holds what must not be in one.
 """
 

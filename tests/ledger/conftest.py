@@ -1,4 +1,4 @@
-"""Two real S3 servers, three places a ledger can lie in, child processes, and small builders."""
+"""Two real S3 servers, three places that can store a ledger, child processes, and small builders."""
 
 import json
 import os

@@ -266,7 +266,7 @@ class World:
         }
 
     def objects(self, under: str = "recordings/") -> dict[str, str]:
-        """Key -> SHA-256 of the bytes as they lie in S3 now, read past our own code."""
+        """Key -> SHA-256 of the bytes that S3 has now, read without the product's code."""
         found = {}
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under):
             for item in page.get("Contents", []):
@@ -275,7 +275,7 @@ class World:
         return found
 
     def truth(self, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
-        """The recordings that exist and start on `days`, by the sandbox's own word."""
+        """The recordings that exist and start on `days`, as the sandbox lists them."""
         return [
             recording
             for day in days

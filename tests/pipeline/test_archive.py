@@ -294,8 +294,8 @@ def test_rows_that_arrive_late_are_new_on_a_later_pull(make_world: Callable[...,
     again = world.run(day, select=UP_TO_RECORDINGS)
     assert world.metadata(again, "global_call_type_detail")["rows_new"] > 0
     assert world.metadata(again, "global_call_type_detail")["rows_vanished"] == 0
-    for beside in (day - timedelta(days=1), day - timedelta(days=1)):
-        world.run(beside, select=UP_TO_RECORDINGS)
+    for day_before in (day - timedelta(days=1), day - timedelta(days=1)):
+        world.run(day_before, select=UP_TO_RECORDINGS)
     held_on_day = {recording["recording_id"] for recording in world.truth(day)}
     assert held_on_day == {
         state.recording_id for state in world.states(day).values() if state.status is Status.archived
@@ -525,6 +525,6 @@ def test_the_first_row_of_each_asset_of_a_date_is_one_sentence_that_says_how_far
         for asset in ("recordings", "daily_manifest"):
             (event,) = result.asset_materializations_for_node(asset)
             assert next(iter(event.metadata)) == "verdict"
-        # `recordings` is the percentage that people plot; of a date that is not over nobody knows it.
+        # `recordings` is the percentage that people plot; of a date that is not over it is not known.
         (sealed,) = result.asset_materializations_for_node("daily_manifest")
         assert ("percent_held" in sealed.metadata) is (how_far == "whole day")

@@ -79,7 +79,7 @@ def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source
     pulls: list[PullRecord], source: str
 ) -> None:
     expected, wanted = [], settings_of(source)
-    # The current API names no mono recording, which whoever sets `both` expects.
+    # The current API names no mono recording, which the setting `both` expects.
     full_sources = {AGENT, GLOBAL}, {GLOBAL, INTERACTIONS} if source == "both" else {INTERACTIONS}
     for account in ACCOUNTS:
         own = [pull for pull in pulls if pull.account_id == account]

@@ -1,4 +1,4 @@
-"""Killed at any instant, run twice, run side by side: the archive ends the same, and nothing is fetched in vain."""
+"""Killed at any instant, run twice, run side by side: the archive ends the same, and no fetch is wasted."""
 
 from __future__ import annotations
 

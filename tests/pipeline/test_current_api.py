@@ -42,7 +42,7 @@ def current(make_world: Callable[..., World]) -> Callable[..., World]:
 
 
 def segments_of(world: World, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
-    """The recordings that the current API has of these dates, by the sandbox's own word."""
+    """The recordings that the current API has of these dates, as the sandbox lists them."""
     return [recording for recording in world.truth(*days, timezone=timezone) if recording["segment"]]
 
 

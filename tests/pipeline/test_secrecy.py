@@ -1,4 +1,4 @@
-"""Secrets and personal data stand where they belong, and nowhere else: whatever goes wrong, whoever looks.
+"""Secrets and personal data are only where they belong, whatever goes wrong and wherever one looks.
 
 Report rows in the ledger and the table of calls hold numbers, names and notes, and states hold links; that is their
 purpose. Everything else that a run leaves behind is read here, and none of it may.

@@ -49,7 +49,7 @@ class StrictBucket:
 
     def open(self, *, region: str | None, sandbox: dict[str, Any] | None = None, **variables: str) -> World:
         """The world, whose variables name the bucket and the region (AWS_REGION alone, or nothing)."""
-        self.server.seen.clear()
+        self.server.answered.clear()
         store = Strict(self.server.environment(region=region) | variables, self.client())
         bucket = variables.get("ARCHIVE_BUCKET", self.bucket)
         return self.make_world(store=store, bucket=bucket, sandbox=TINY | (sandbox or {}))
@@ -58,7 +58,7 @@ class StrictBucket:
         """What was not answered as a good client is answered."""
         return [
             (request.method, request.host, request.status, request.code)
-            for request in self.server.seen
+            for request in self.server.answered
             if request.status not in FINE
         ]
 
@@ -123,8 +123,8 @@ def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_chec
     archived(world, day)
     assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
     assert here.refused() == []
-    assert {request.host for request in here.server.seen} == {f"{here.bucket}.s3.eu-central-1.amazonaws.com"}
-    assert all(request.secure for request in here.server.seen)
+    assert {request.host for request in here.server.answered} == {f"{here.bucket}.s3.eu-central-1.amazonaws.com"}
+    assert all(request.secure for request in here.server.answered)
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1", None])
@@ -175,7 +175,9 @@ def test_large_recordings_go_in_parts_are_create_only_and_end_as_one_object(
     here.server.fail("InternalError", method="POST", under="recordings/", subresource="uploadId", after=True)
     here.server.fail("SlowDown", method="PUT", under="recordings/", subresource="partNumber", times=2)
     archived(world, day)
-    completed = [request for request in here.server.seen if request.method == "POST" and "uploadId" in request.query]
+    completed = [
+        request for request in here.server.answered if request.method == "POST" and "uploadId" in request.query
+    ]
     assert completed
     assert all(request.headers["if-none-match"] == "*" for request in completed)
     assert "Uploads" not in here.client().list_multipart_uploads(Bucket=here.bucket)
@@ -214,14 +216,14 @@ def test_credentials_that_expire_during_a_run_are_renewed(
     result = world.run(day, select=UP_TO_RECORDINGS)
     assert result.success, world.failures(result)
     stored(world, day)
-    assert identity.issued.total() >= 2, "they were asked for once and used for ever"
+    assert identity.issued.total() >= 2, "they were asked for once and never renewed"
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "a policy that wants KMS": ({"demands": Demands(kms_key=KEY)}, {}, "s3:PutObject"),
     "another owner": ({}, {"ARCHIVE_EXPECTED_BUCKET_OWNER": "210987654321"}, "S3 refused"),
     "no such bucket": ({}, {"ARCHIVE_BUCKET": "nobody-has-this-one"}, "ARCHIVE_BUCKET"),
-    "a CA nobody knows": ({}, {"AWS_CA_BUNDLE": certifi.where()}, "AWS_CA_BUNDLE"),
+    "an unknown CA": ({}, {"AWS_CA_BUNDLE": certifi.where()}, "AWS_CA_BUNDLE"),
     "a wrong secret": ({}, {"AWS_SECRET_ACCESS_KEY": "canary-wrong-secret"}, "AWS_SECRET_ACCESS_KEY"),
     "an unknown profile": ({}, {"AWS_PROFILE": "nobody"}, "AWS_PROFILE"),
     "a requester who does not pay": ({"demands": Demands(payer=True)}, {}, "S3 refused"),

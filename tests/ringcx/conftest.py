@@ -44,7 +44,7 @@ def open_limiter() -> Iterator[Callable[..., RateLimiter]]:
 
 
 def free_next_permit(where: Path | str) -> None:
-    """What no caller can do: take back all pauses and permits, so that whoever is first in the queue is due now."""
+    """What no caller can do: take back all pauses and permits, so that the first in the queue is due now."""
     if isinstance(where, Path):
         with closing(sqlite3.connect(where)) as connection, connection:
             connection.execute("UPDATE states SET held_until = 0")

@@ -38,7 +38,7 @@ class FakeTime:
 
 
 class Answers:
-    """A source that gives one answer after the other, the last for ever; an exception is raised."""
+    """A source that gives one answer after the other, the last without end; an exception is raised."""
 
     def __init__(self, *answers: httpx.Response | Exception | int) -> None:
         self.answers = list(answers)

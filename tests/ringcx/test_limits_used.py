@@ -65,7 +65,7 @@ class SimulatedTime:
                 self._rest()
 
     def _rest(self) -> None:
-        """One thread fewer is awake; when it was the last one, time goes on to whoever wakes next."""
+        """One thread fewer is awake; when it was the last one, time goes on to the next that wakes."""
         self._awake -= 1
         if self._awake == 0 and self._wakes:
             self.now = self._wakes[0]

@@ -30,7 +30,7 @@ def reach(strict: StrictS3, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bu
     ) -> Bucket:
         for variable, value in (strict.environment(region=region) | variables).items():
             monkeypatch.setenv(variable, value)
-        strict.seen.clear()
+        strict.answered.clear()
         return Bucket(make_s3_client(max_connections=2, options=options), name, "archive/")
 
     return make
@@ -78,7 +78,7 @@ def test_the_bucket_is_used_under_the_name_that_boto3_gives_it(
     bucket = reach(name, region=region, **variables)
     assert bucket.is_amazon
     used(bucket)
-    assert {request.host for request in strict.seen} == {f"{name}.{host}"}
+    assert {request.host for request in strict.answered} == {f"{name}.{host}"}
 
 
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
@@ -88,12 +88,12 @@ def test_either_variable_names_the_region(
     monkeypatch.delenv("AWS_REGION", raising=False)
     name = new(strict, "eu-north-1")
     used(reach(name, region=None, **{variable: "eu-north-1"}))
-    assert not [request for request in strict.seen if request.status not in {200, 404, 412}]
+    assert not [request for request in strict.answered if request.status not in {200, 404, 412}]
 
 
 def test_without_a_region_the_buckets_own_is_found_out_once(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     used(reach(new(strict, "ap-southeast-2"), region=None))
-    assert len([request for request in strict.seen if request.status in {301, 307, 400}]) <= 1
+    assert len([request for request in strict.answered if request.status in {301, 307, 400}]) <= 1
 
 
 @pytest.mark.parametrize("options", [{}, {"AWS_USE_FIPS_ENDPOINT": "true"}, {"AWS_USE_DUALSTACK_ENDPOINT": "true"}])
@@ -102,7 +102,7 @@ def test_the_arn_of_an_access_point_is_a_bucket(
 ) -> None:
     strict.access_points[f"archive-{OURS}"] = new(strict, "us-west-2")
     used(reach(f"arn:aws:s3:us-west-2:{OURS}:accesspoint/archive", region="us-west-2", **options))
-    assert all(request.host.startswith(f"archive-{OURS}.s3-accesspoint") for request in strict.seen)
+    assert all(request.host.startswith(f"archive-{OURS}.s3-accesspoint") for request in strict.answered)
 
 
 def test_an_access_point_of_another_region_is_used_there(reach: Callable[..., Bucket], strict: StrictS3) -> None:
@@ -114,12 +114,12 @@ def test_a_vpc_endpoint_is_used(reach: Callable[..., Bucket], strict: StrictS3) 
     url = "https://bucket.vpce-1a2b-5e6f.s3.eu-central-1.vpce.amazonaws.com"
     name = new(strict)
     used(reach(name, AWS_ENDPOINT_URL_S3=url))
-    assert {request.host for request in strict.seen} == {url.removeprefix("https://")}
+    assert {request.host for request in strict.answered} == {url.removeprefix("https://")}
 
 
 def test_a_directory_bucket_of_s3_express_is_used(reach: Callable[..., Bucket], strict: StrictS3) -> None:
     used(reach(new(strict, suffix="--euc1-az1--x-s3")))
-    assert any("session" in request.query for request in strict.seen)
+    assert any("session" in request.query for request in strict.answered)
 
 
 def test_a_bucket_with_dots_in_its_name_is_used(reach: Callable[..., Bucket], strict: StrictS3) -> None:

@@ -63,7 +63,7 @@ def test_what_is_handed_out_is_known_to_s3_and_is_renewed_before_it_expires(
 ) -> None:
     s3 = led(way)
     s3.put_object(Bucket=bucket, Key="a", Body=b"x")
-    first = strict.seen[-1].headers
+    first = strict.answered[-1].headers
     assert "x-amz-security-token" in first
 
     def later() -> datetime:  # five minutes before the end of the hour that they are good for
@@ -72,7 +72,7 @@ def test_what_is_handed_out_is_known_to_s3_and_is_renewed_before_it_expires(
     monkeypatch.setattr("botocore.credentials._local_now", later)
     s3._request_signer._credentials._time_fetcher = later
     s3.put_object(Bucket=bucket, Key="b", Body=b"x")
-    assert strict.seen[-1].headers["x-amz-security-token"] != first["x-amz-security-token"]
+    assert strict.answered[-1].headers["x-amz-security-token"] != first["x-amz-security-token"]
     assert strict.identity.issued[WAYS[way]] >= 2
 
 

@@ -239,15 +239,15 @@ def test_a_bucket_of_another_region_is_named_as_amazon_names_it_and_boto3_follow
     client: Callable[..., S3Client], bucket: str, strict: StrictS3
 ) -> None:
     s3 = client("us-east-1")
-    strict.seen.clear()
+    strict.answered.clear()
     assert s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
-    assert [(request.host, request.status, request.code) for request in strict.seen] == [
+    assert [(request.host, request.status, request.code) for request in strict.answered] == [
         (f"{bucket}.s3.amazonaws.com", 400, "AuthorizationHeaderMalformed"),
         (f"{bucket}.s3.eu-central-1.amazonaws.com", 200, ""),
     ]
-    strict.seen.clear()
+    strict.answered.clear()
     assert client("eu-west-1").head_bucket(Bucket=bucket)["BucketRegion"] == "eu-central-1"
-    assert [(request.status, request.code) for request in strict.seen] == [(301, "PermanentRedirect"), (200, "")]
+    assert [(request.status, request.code) for request in strict.answered] == [(301, "PermanentRedirect"), (200, "")]
     unknown = refused(s3.list_objects_v2, Bucket="nobody-has-this-one")
     assert unknown == (404, "NoSuchBucket")
 
@@ -264,9 +264,11 @@ def test_a_young_bucket_asked_for_at_the_global_endpoint_is_307(tmp_path: Path) 
             config=Config(proxies={"https": strict.proxy_url}),
         )
         s3.put_object(Bucket="young", Key="k", Body=b"x")
-        strict.seen.clear()
+        strict.answered.clear()
         s3.put_object(Bucket="young", Key="l", Body=b"x")
-        assert all(request.host == "young.s3.eu-central-1.amazonaws.com" for request in strict.seen), "boto3 remembers"
+        assert all(request.host == "young.s3.eu-central-1.amazonaws.com" for request in strict.answered), (
+            "boto3 remembers"
+        )
 
 
 def test_a_bucket_in_the_path_is_sent_to_its_name_unless_the_endpoint_is_not_amazons(
@@ -276,7 +278,7 @@ def test_a_bucket_in_the_path_is_sent_to_its_name_unless_the_endpoint_is_not_ama
     assert refused(s3.list_objects_v2, Bucket=bucket) == (301, "PermanentRedirect")
     direct = client(endpoint_url=strict.tls_url)
     direct.put_object(Bucket=bucket, Key="k", Body=b"x")
-    assert strict.seen[-1].path == f"/{bucket}/k"
+    assert strict.answered[-1].path == f"/{bucket}/k"
     dotted = strict.make_bucket(f"my.{uuid.uuid4().hex[:12]}", region="eu-central-1").name
     client().put_object(Bucket=dotted, Key="k", Body=b"x")
 
@@ -299,7 +301,7 @@ def test_each_name_of_an_endpoint_leads_to_the_bucket(
     name = strict.make_bucket(f"named-{uuid.uuid4().hex[:12]}", region=region).name
     s3 = client(region, **config)
     s3.put_object(Bucket=name, Key="k", Body=b"x")
-    assert strict.seen[-1].host == f"{name}.{host}"
+    assert strict.answered[-1].host == f"{name}.{host}"
     assert s3.list_objects_v2(Bucket=name)["KeyCount"] == 1
 
 
@@ -311,7 +313,7 @@ def test_an_access_point_a_vpc_endpoint_and_a_directory_bucket_answer(
     strict.access_points["ap-123456789012"] = name
     point = "arn:aws:s3:eu-central-1:123456789012:accesspoint/ap"
     client().put_object(Bucket=point, Key="k", Body=b"x")
-    assert strict.seen[-1].host == "ap-123456789012.s3-accesspoint.eu-central-1.amazonaws.com"
+    assert strict.answered[-1].host == "ap-123456789012.s3-accesspoint.eu-central-1.amazonaws.com"
     vpc = boto3.client(
         "s3",
         region_name="eu-central-1",
@@ -325,7 +327,7 @@ def test_an_access_point_a_vpc_endpoint_and_a_directory_bucket_answer(
     directory = strict.make_bucket(f"fast-{suffix}--euc1-az1--x-s3", region="eu-central-1").name
     s3 = client()
     s3.put_object(Bucket=directory, Key="a/k", Body=b"x", IfNoneMatch="*")
-    assert strict.seen[-1].host == f"{directory}.s3express-euc1-az1.eu-central-1.amazonaws.com"
+    assert strict.answered[-1].host == f"{directory}.s3express-euc1-az1.eu-central-1.amazonaws.com"
     assert s3.list_objects_v2(Bucket=directory, Prefix="a/")["KeyCount"] == 1
     assert refused(s3.list_objects_v2, Bucket=directory, Prefix="a") == (400, "InvalidRequest")
 

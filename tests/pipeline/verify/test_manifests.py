@@ -155,7 +155,7 @@ def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
         if scout.states(day):  # a leg that begins after midnight is found by the day before
             break
     assert scout.states(day)
-    # Without its links at first, the day itself is sealed empty: only the day before then learns of that leg.
+    # Its first pull has no links, so the day itself is sealed empty; only the day before then learns of that leg.
     world = make_world(faults=Faults(late_links=Where(share=1.0, first=1)))
     assert world.run(day).success
     assert world.run(before).success

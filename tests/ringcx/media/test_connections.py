@@ -20,7 +20,7 @@ from tests.ringcx.media.conftest import HOST, WAV, audio, fault_of
 
 
 class Raw:
-    """A server that sends given bytes for each connection in turn (the last for ever), then closes or resets."""
+    """A server that sends given bytes for each connection in turn (the last without end), then closes or resets."""
 
     def __init__(self, *answers: bytes, reset: bool = False, stall_s: float = 0) -> None:
         self.answers = list(answers)

@@ -59,7 +59,7 @@ def test_credentials_do_not_follow_a_redirect_to_another_origin_nor_come_back(
         f"https://user:hush@{HOST}/b",
         "file:///etc/passwd",
         "https://169.254.169.254/latest/meta-data",
-        "/a",  # for ever
+        "/a",  # to itself, without end
     ],
 )
 def test_a_redirect_that_is_not_allowed_is_not_followed(make: Callable[..., MediaClient], target: str) -> None:
