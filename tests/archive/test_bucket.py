@@ -1,3 +1,5 @@
+"""What the bucket promises of any S3: nothing is overwritten, listings are whole, bytes are those announced."""
+
 import base64
 import gc
 import hashlib
@@ -230,7 +232,7 @@ def test_a_put_in_flight_beside_ours_is_waited_for(proxied: Bucket, proxy: S3Pro
     assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
 
 
-def test_a_put_in_flight_for_ever_is_given_up(proxied: Bucket, proxy: S3Proxy, naps: list[float]) -> None:
+def test_a_put_that_stays_in_flight_is_given_up(proxied: Bucket, proxy: S3Proxy, naps: list[float]) -> None:
     proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")] * 50
     with pytest.raises(StorageUnavailable, match="ConditionalRequestConflict"):
         put(proxied, f"{proxied.prefix}a")

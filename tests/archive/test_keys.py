@@ -1,3 +1,5 @@
+"""Every object has one harmless key, and no two recordings share one."""
+
 import re
 from collections.abc import Callable
 from datetime import date
@@ -90,7 +92,7 @@ def test_different_accounts_never_share_a_folder() -> None:
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
-def test_a_key_apart_lies_beside_and_differs_for_each_recording(path: str, first: str, second: str) -> None:
+def test_a_key_apart_is_next_to_it_and_differs_for_each_recording(path: str, first: str, second: str) -> None:
     key = recording_key("p/", DAY, "1", "mono", path)
     apart = apart_key(key, first)
     assert apart != key

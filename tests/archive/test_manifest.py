@@ -1,3 +1,5 @@
+"""Manifests are numbered, chained and never overwritten, and an altered one is noticed."""
+
 import base64
 import hashlib
 import io

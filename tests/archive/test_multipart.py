@@ -1,3 +1,5 @@
+"""A body too large for one request is stored once, whole, and over nothing."""
+
 import hashlib
 import io
 import os

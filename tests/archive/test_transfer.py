@@ -1,3 +1,5 @@
+"""A recording is stored once with its proof, whatever has its key already."""
+
 import io
 import os
 import random
@@ -208,7 +210,7 @@ def test_at_amazon_an_encrypted_object_is_proven_by_its_checksum(
     assert amazon_requests[-3:] == ["PUT", "HEAD", "GET"]  # an object found there is read, whatever it says
 
 
-def test_an_object_that_comes_and_goes_is_not_waited_for_for_ever(
+def test_an_object_that_comes_and_goes_is_not_waited_for_without_end(
     proxied: Bucket, proxy: S3Proxy, upload_of: UploadOf
 ) -> None:
     proxy.orders["PUT"] = [(412, "PreconditionFailed")] * 3

@@ -1,3 +1,5 @@
+"""A WAV is read for what it is, and no truncated one is taken for whole."""
+
 import io
 import struct
 from collections.abc import Callable

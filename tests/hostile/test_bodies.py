@@ -132,7 +132,7 @@ def test_what_is_no_http_leaves_the_source_unavailable(client: SourceClient, ser
     assert fault_of(client, serve(sends(first)).port) == ("unavailable", "source_unavailable")
 
 
-def test_headers_that_trickle_for_ever_end_when_their_time_is_up(client: SourceClient, serve: Serve) -> None:
+def test_headers_that_trickle_without_end_stop_when_their_time_is_up(client: SourceClient, serve: Serve) -> None:
     server = serve(forever(OK, b"X: y\r\n", pause_s=0.1))
     began = time.monotonic()
     assert fault_of(client, server.port) == ("unavailable", "source_unavailable")
@@ -153,7 +153,7 @@ def test_interim_answers_without_end_end_when_the_exchange_is_over(
     limiter.close()
 
 
-def test_a_body_that_trickles_for_ever_is_too_slow(
+def test_a_body_that_trickles_without_end_is_too_slow(
     client: SourceClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "MAX_SECONDS", 0.5)

@@ -1,3 +1,5 @@
+"""Each row of a pull is new, changed or unchanged, and each that is gone has vanished."""
+
 import time
 from collections.abc import Callable
 

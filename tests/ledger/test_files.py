@@ -1,3 +1,5 @@
+"""The files of a ledger, in a folder and in a bucket: whole, private, and named in errors."""
+
 import hashlib
 import io
 import os

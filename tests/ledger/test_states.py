@@ -1,3 +1,5 @@
+"""Of the lines about one recording the same one counts, in whichever order they were written."""
+
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""What is written to a ledger comes back, and of several lines of one key the latest counts."""
+
 import time
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Log-ins are shared, renewed and limited, and no token or secret goes where it does not belong."""
+
 import base64
 import json
 import math

@@ -1,3 +1,5 @@
+"""A request is tried again while that may help, with a permit each time, and then ends in a sentence."""
+
 import logging
 import socket
 import threading

@@ -1,3 +1,5 @@
+"""Permits come as early as the rates allow and never earlier, for threads and processes together."""
+
 import signal
 import statistics
 import subprocess

@@ -1,3 +1,5 @@
+"""Reports are requested as documented, and a failure ends in a sentence that says what to do."""
+
 import errno
 import hashlib
 import io

@@ -1,3 +1,5 @@
+"""Times and durations are read in each documented form, and nonsense is None and no error."""
+
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest

@@ -1,3 +1,5 @@
+"""The sandbox's truth, counters and knobs over HTTP."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The sandbox's recordings are real audio, the same for the same path."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""The sandbox's calls are well-formed, depend on seed, account and date only, and include each special case."""
+
 from __future__ import annotations
 
 from collections import Counter

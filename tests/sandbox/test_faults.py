@@ -1,3 +1,5 @@
+"""A fault of the sandbox acts on the recordings it was set for, as often as it was set to, and on no other."""
+
 from __future__ import annotations
 
 import socket

@@ -1,3 +1,5 @@
+"""The sandbox admits no more requests than its limits, and a client that waits as told."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

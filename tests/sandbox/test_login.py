@@ -1,3 +1,5 @@
+"""The sandbox's log-ins and tokens work and expire as documented."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""`python -m sandbox` runs both servers until a signal."""
+
 from __future__ import annotations
 
 import signal

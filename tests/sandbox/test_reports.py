@@ -1,3 +1,5 @@
+"""The sandbox's reports come as documented."""
+
 from __future__ import annotations
 
 import csv

@@ -1,3 +1,5 @@
+"""The sandbox's S3 keeps its objects, and refuses wrong keys and a taken port."""
+
 from __future__ import annotations
 
 from pathlib import Path
