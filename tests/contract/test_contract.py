@@ -25,6 +25,7 @@ from openapi_spec_validator import validate as validate_document
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
 from tests.pipeline.conftest import (  # noqa: F401 - fixtures
+    MakeWorld,
     World,
     _clean_environment,
     make_world,
@@ -110,7 +111,7 @@ def openapi() -> OpenAPI:
 
 
 @pytest.fixture
-def recorded(make_world: Callable[..., World]) -> Callable[..., tuple[World, list[Exchange]]]:  # noqa: F811
+def recorded(make_world: MakeWorld) -> Callable[..., tuple[World, list[Exchange]]]:  # noqa: F811
     """A world whose sandbox is written down."""
 
     def make(**arguments: Any) -> tuple[World, list[Exchange]]:

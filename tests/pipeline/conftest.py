@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -28,6 +28,7 @@ from dagster._core.storage.runs import in_memory as runs_in_memory
 from sqlalchemy import Connection
 
 from pipelines.archive.client import make_s3_client
+from pipelines.aws import S3Client
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState
 from pipelines.orchestration.environment import Environment
@@ -142,8 +143,10 @@ class Store:
     """
 
     environment: dict[str, str]
-    client: Any
+    client: S3Client
     own_client: bool = False
+    serve: Callable[[pytest.MonkeyPatch], None] | None = None
+    """Puts the client in place of the product's own, where no server answers."""
 
     @classmethod
     def from_environment(cls, environment: dict[str, str]) -> Store:
@@ -157,7 +160,7 @@ class Store:
 def memory() -> Store:
     """Where the store is not the subject: an S3 that is asked without HTTP, and only by this process."""
     client = MemoryS3()
-    return Store(client.environment(), client)
+    return Store(client.environment(), cast("S3Client", client), serve=client.serve)
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +206,7 @@ class World:
     sandbox: RunningSandbox
     bucket: str
     instance: DagsterInstance
-    s3: Any
+    s3: S3Client
     variables: dict[str, str]
     own_client: bool = False
     console_level: str = "CRITICAL"
@@ -284,9 +287,25 @@ class World:
         ]
 
 
+class MakeWorld(Protocol):
+    """Make a world: `make_world(faults=…, sandbox={…}, ARCHIVE_TIMEZONE="Europe/Berlin")`.
+
+    `sandbox` are fields of `SandboxConfig`; without `store` it is the one in memory, without `bucket` a new one.
+    """
+
+    def __call__(
+        self,
+        *,
+        faults: Faults | None = None,
+        sandbox: dict[str, Any] | None = None,
+        store: Store = ...,
+        bucket: str = "",
+        **variables: str,
+    ) -> World: ...
+
+
 @pytest.fixture
-def make_world(memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., World]]:
-    """Make a world: `world(faults=…, sandbox={…}, ARCHIVE_TIMEZONE="Europe/Berlin")`."""
+def make_world(memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MakeWorld]:
     opened: list[RunningSandbox] = []
     with DagsterInstance.ephemeral() as instance:
 
@@ -327,8 +346,8 @@ def make_world(memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             }
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
-            if isinstance(store.client, MemoryS3):
-                store.client.serve(monkeypatch)
+            if store.serve:
+                store.serve(monkeypatch)
             return World(source, bucket, instance, store.client, environment, store.own_client)
 
         yield make

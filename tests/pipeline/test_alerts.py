@@ -35,7 +35,7 @@ from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
 from pipelines.steps.check.result import Level
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 
 START = datetime.now(UTC) - timedelta(days=5)  # runs are of today
@@ -395,7 +395,7 @@ def test_many_dates_of_one_problem_are_one_short_message_and_are_kept() -> None:
 
 
 def test_the_products_own_failures_and_checks_reach_people_without_personal_data(
-    make_world: Callable[..., World], recent: list[date], hook: Hook, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(
         faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)),

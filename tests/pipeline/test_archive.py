@@ -7,7 +7,6 @@ import io
 import json
 import wave
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,14 +20,12 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, Status
 from sandbox.calls import calls_between
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import UP_TO_RECORDINGS, World
+from tests.pipeline.conftest import UP_TO_RECORDINGS, MakeWorld, World
 
 OLD = date(2026, 3, 2)
 
 
-def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     day = recent[0]
     for when in (day - timedelta(days=1), day):
@@ -43,9 +40,7 @@ def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
     assert len(objects) == len(truth)
 
 
-def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     assert world.run(recent[0]).success
     before = world.objects("")
@@ -69,7 +64,7 @@ def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(
 
 
 def test_the_row_count_and_the_columns_of_an_asset_are_those_of_what_is_stored_at_its_address(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world, day = make_world(sandbox={"crossing_zones": ("UTC",)}), recent[0]
     result = world.run(day)
@@ -86,9 +81,7 @@ def test_the_row_count_and_the_columns_of_an_asset_are_those_of_what_is_stored_a
         assert ([column.name for column in columns], rows[name]) == (table.column_names, table.num_rows)
 
 
-def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     assert world.run(recent[0], select=UP_TO_RECORDINGS).success
     seen = Counter()
@@ -105,9 +98,7 @@ def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
 
 
 @pytest.mark.slow
-def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_every_fault_at_once_converges_to_the_right_states_and_bytes(make_world: MakeWorld, recent: list[date]) -> None:
     days = recent[:2]
     shares = {
         "late_rows": Where(share=0.05, first=1),
@@ -186,7 +177,7 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
 
 
 def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays_pending(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     final = {
         "not_found": Status.missing,
@@ -232,7 +223,7 @@ def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays
     assert not stored & bad
 
 
-def test_an_outage_during_a_backfill_costs_time_and_no_recording(make_world: Callable[..., World]) -> None:
+def test_an_outage_during_a_backfill_costs_time_and_no_recording(make_world: MakeWorld) -> None:
     names = ("not_found", "still_encoding", "empty_body", "html_200", "json_200", "cut_off", "header_only")
     world = make_world(faults=Faults(**{name: Where(share=0.4, first=2) for name in names}))
     world.run_until_final(OLD)
@@ -241,7 +232,7 @@ def test_an_outage_during_a_backfill_costs_time_and_no_recording(make_world: Cal
 
 
 def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_recording(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(faults=Faults(html_200=Where(share=1.0)), sandbox={"calls_per_day": (60, 60)})
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
@@ -254,7 +245,7 @@ def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_record
     assert {state.status for state in world.states(month_ago).values()} == {Status.archived}
 
 
-def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(make_world: Callable[..., World]) -> None:
+def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(make_world: MakeWorld) -> None:
     world = make_world(
         faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (2, 2)}
     )
@@ -265,7 +256,7 @@ def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(make_w
 
 
 def test_wrong_media_credentials_fail_the_run_with_the_variable_and_deny_nothing(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(unauthorized=Where(share=1.0)))
     result = world.run(recent[0], select=UP_TO_RECORDINGS)
@@ -274,7 +265,7 @@ def test_wrong_media_credentials_fail_the_run_with_the_variable_and_deny_nothing
     assert {state.status for state in world.states(recent[0]).values()} == {Status.pending}
 
 
-def test_a_link_that_arrives_on_a_later_pull_is_taken(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_link_that_arrives_on_a_later_pull_is_taken(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(faults=Faults(late_links=Where(share=1.0, first=1)))
     day = recent[0]
     first = world.run(day, select=UP_TO_RECORDINGS)
@@ -287,7 +278,7 @@ def test_a_link_that_arrives_on_a_later_pull_is_taken(make_world: Callable[..., 
     assert {state.status for state in world.states(day).values()} == {Status.archived}
 
 
-def test_rows_that_arrive_late_are_new_on_a_later_pull(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_rows_that_arrive_late_are_new_on_a_later_pull(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(faults=Faults(late_rows=Where(share=0.5, first=1)))
     day = recent[0]
     world.run(day, select=UP_TO_RECORDINGS)
@@ -303,7 +294,7 @@ def test_rows_that_arrive_late_are_new_on_a_later_pull(make_world: Callable[...,
 
 
 def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     zone = ZoneInfo("US/Arizona")
     world = make_world(ARCHIVE_TIMEZONE=zone.key)
@@ -325,7 +316,7 @@ def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
 
 
 def test_a_date_that_waited_for_a_call_past_midnight_is_sealed_complete_by_the_run_that_archives_it(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     zone = ZoneInfo("US/Arizona")
     world = make_world(ARCHIVE_TIMEZONE=zone.key, ARCHIVE_RETRY_MINUTES="0")
@@ -361,7 +352,7 @@ def _before_a_leg_at_midnight(world: World, zone: ZoneInfo) -> date:
 
 
 @pytest.mark.parametrize("day", [date(2026, 3, 29), date(2025, 10, 26)])
-def test_days_of_23_and_25_hours_are_whole(make_world: Callable[..., World], day: date) -> None:
+def test_days_of_23_and_25_hours_are_whole(make_world: MakeWorld, day: date) -> None:
     zone = "Europe/Berlin"
     world = make_world(ARCHIVE_TIMEZONE=zone, sandbox={"timezone": zone, "crossing_zones": (zone,)})
     before = day - timedelta(days=1)
@@ -386,7 +377,7 @@ def test_days_of_23_and_25_hours_are_whole(make_world: Callable[..., World], day
 )
 @pytest.mark.parametrize("report", ["agent_segment_metadata", "global_call_type_detail"])
 def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
-    make_world: Callable[..., World], recent: list[date], fault: str, report: str
+    make_world: MakeWorld, recent: list[date], fault: str, report: str
 ) -> None:
     form = {"report_csv": Where(share=1.0)} if fault in ("report_no_url_column", "report_wrong_width") else {}
     world = make_world(faults=Faults(**{fault: Where(paths=(f"{report}*",))}, **form))
@@ -403,7 +394,7 @@ def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
     assert ledger.days("report_rows", other) == [recent[0]]
 
 
-def test_a_quiet_day_succeeds_and_leaves_a_trace(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_quiet_day_succeeds_and_leaves_a_trace(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox={"calls_per_day": (0, 0), "crossing_zones": ()})
     result = world.run(recent[0])
     assert result.success
@@ -416,7 +407,7 @@ def test_a_quiet_day_succeeds_and_leaves_a_trace(make_world: Callable[..., World
 
 
 def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_others(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002,99999,15300003")
     result = world.run(recent[0])
@@ -429,7 +420,7 @@ def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_oth
 
 
 def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(RINGCX_MEDIA_HOSTS="recordings.example.com")
     assert world.run(recent[0], select=UP_TO_RECORDINGS).success
@@ -443,7 +434,7 @@ def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
     assert {state.status for state in world.states(recent[0]).values()} == {Status.archived}
 
 
-def test_today_is_pulled_as_far_as_it_is_settled(make_world: Callable[..., World], noon: str) -> None:
+def test_today_is_pulled_as_far_as_it_is_settled(make_world: MakeWorld, noon: str) -> None:
     world = make_world(ARCHIVE_TIMEZONE=noon)
     result = world.run(datetime.now(UTC).date())
     assert result.success
@@ -451,7 +442,7 @@ def test_today_is_pulled_as_far_as_it_is_settled(make_world: Callable[..., World
 
 
 def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(LEDGER_URL="ledger-one")
     day = recent[0]
@@ -474,7 +465,7 @@ def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
 
 
 def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(LEDGER_URL="ledger-one")
     assert world.run(recent[0]).success
@@ -489,7 +480,7 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
 
 
 def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_denied(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
     day = recent[0]
@@ -507,7 +498,7 @@ def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_d
 
 
 def test_the_first_row_of_each_asset_of_a_date_is_one_sentence_that_says_how_far_it_goes(
-    make_world: Callable[..., World], noon: str
+    make_world: MakeWorld, noon: str
 ) -> None:
     today = datetime.now(UTC).date()
     world = make_world(ARCHIVE_TIMEZONE=noon, sandbox={"timezone": noon, "calls_per_day": (14, 14)})

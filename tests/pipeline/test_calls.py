@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipelines.steps.calls.search import CallSearch, Query
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA
 from sandbox.faults import Faults, Where
 from tests.commands import run as run_command
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 
 DOCS = Path(__file__).parents[2] / "docs" / "storage.md"
 
@@ -35,7 +34,7 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecorded_call_has_one_with_the_reason(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (8, 9)})
     for day in recent:
@@ -69,7 +68,7 @@ def test_each_recording_has_one_row_with_its_state_and_manifest_and_each_unrecor
         assert not {row["uii"] for row in without} & {recording["uii"] for recording in world.truth(*recent)}
 
 
-def test_what_stays_the_same_is_not_written_again(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_what_stays_the_same_is_not_written_again(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     first = world.metadata(world.run(recent[0]), "calls")
     assert first["is_new"] is True
@@ -79,7 +78,7 @@ def test_what_stays_the_same_is_not_written_again(make_world: Callable[..., Worl
 
 
 def test_a_recording_that_is_not_held_is_found_with_its_state_and_why(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(not_found=Where(share=1.0)))
     assert world.run(recent[0]).success
@@ -88,9 +87,7 @@ def test_a_recording_that_is_not_held_is_found_with_its_state_and_why(
     assert {(row["state"], row["reason"], row["key"]) for row in found} == {("pending", "not_found", None)}
 
 
-def test_a_call_is_found_by_each_thing_that_is_known_of_it(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_call_is_found_by_each_thing_that_is_known_of_it(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox={"calls_per_day": (8, 9)})
     first, last = recent[0], recent[-1]
     for day in recent:
@@ -122,9 +119,7 @@ def test_a_call_is_found_by_each_thing_that_is_known_of_it(
     assert not rows(search.find(Query(first=first, last=last, agent="nobody of that name")))
 
 
-def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox={"crossing_zones": ("UTC",)})
     assert world.run(recent[1]).success
     assert world.run(recent[0]).success
@@ -142,7 +137,7 @@ def test_a_call_over_midnight_is_one_call_on_both_of_its_dates(
 
 
 def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     assert world.run(recent[1]).success
@@ -154,7 +149,7 @@ def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
 
 
 def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
-    make_world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = make_world(faults=Faults(not_found=Where(share=0.3)))
     assert world.run(recent[0]).success
@@ -181,7 +176,7 @@ def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
 
 
 def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_damaged(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
     world = make_world()

@@ -30,7 +30,7 @@ from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 from tests.commands import run
-from tests.pipeline.conftest import Store, World
+from tests.pipeline.conftest import MakeWorld, Store, World
 from tests.servers.ports import free_port
 from tests.servers.scripted_http import Request, Response, ScriptedServer
 from tests.states import pending
@@ -80,13 +80,13 @@ class Check:
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: MakeWorld, rclone: Store) -> MakeWorld:
     """With a store that is spoken to by HTTP, and has a clock."""
     return partial(make_world, store=rclone)
 
 
 @pytest.fixture
-def check(make_world: Callable[..., World], noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
+def check(make_world: MakeWorld, noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
     def make(**arguments: Any) -> Check:
         sandbox = {"calls_per_day": (2000, 2000), "timezone": noon, **arguments.pop("sandbox", {})}
         return Check(make_world(sandbox=sandbox, **arguments), capsys)

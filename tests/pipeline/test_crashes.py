@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import date
 from functools import partial
@@ -21,7 +21,7 @@ import pytest
 from pipelines.archive.proof.chain import read_chain
 from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.states import Status
-from tests.pipeline.conftest import Nursery, Store, World
+from tests.pipeline.conftest import MakeWorld, Nursery, Store, World
 from tests.servers.rclone import Rclone
 
 Phase = Literal["before", "half", "after"]
@@ -132,7 +132,7 @@ class Gate:
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: MakeWorld, rclone: Store) -> MakeWorld:
     """With a store that other processes reach."""
     return partial(make_world, store=rclone)
 
@@ -169,7 +169,7 @@ def held_once(world: World, day: date) -> None:
     ],
 )
 def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_twice(
-    make_world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date], instant: tuple[str, int, Phase]
+    make_world: MakeWorld, gate: Gate, nursery: Nursery, recent: list[date], instant: tuple[str, int, Phase]
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.1})
     day = recent[0]
@@ -204,7 +204,7 @@ def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_t
 
 
 def test_states_are_written_though_one_recording_keeps_the_run_waiting(
-    make_world: Callable[..., World], gate: Gate, nursery: Nursery, recent: list[date]
+    make_world: MakeWorld, gate: Gate, nursery: Nursery, recent: list[date]
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (9, 9), "crossing_zones": ()})
     gate.stop_at("recordings/date=", 9, "before")
@@ -220,7 +220,7 @@ def test_states_are_written_though_one_recording_keeps_the_run_waiting(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rclone", "moto"])
 def test_runs_of_one_date_side_by_side_end_as_one_would(
-    make_world: Callable[..., World], nursery: Nursery, recent: list[date], request: pytest.FixtureRequest, kind: str
+    make_world: MakeWorld, nursery: Nursery, recent: list[date], request: pytest.FixtureRequest, kind: str
 ) -> None:
     store = request.getfixturevalue(kind)
     world = make_world(store=store, sandbox={"calls_per_day": (6, 6), "crossing_zones": ()})
@@ -266,7 +266,7 @@ def test_runs_of_one_date_side_by_side_end_as_one_would(
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_terminated_run_writes_the_states_it_has_and_ends_its_threads(
-    make_world: Callable[..., World], nursery: Nursery, recent: list[date], sign: signal.Signals
+    make_world: MakeWorld, nursery: Nursery, recent: list[date], sign: signal.Signals
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.15})
     # The interrupt is an exception, which Python drops when it falls into a weak reference's callback (1 in 80 did).

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -21,7 +20,7 @@ from pipelines.settings import Calendar
 from pipelines.steps.pull.windows import TRACES
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import Nursery, Store, World
+from tests.pipeline.conftest import MakeWorld, Nursery, Store, World
 
 OLD = date(2026, 3, 2)
 FREE = Limits(reports="none", exchange="none", metadata="none", download="none")
@@ -31,7 +30,7 @@ ALL = [*PULL, "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
-def current(make_world: Callable[..., World]) -> Callable[..., World]:
+def current(make_world: MakeWorld) -> MakeWorld:
     """A world whose source is the current API."""
 
     def make(**arguments: Any) -> World:
@@ -61,7 +60,7 @@ def starts(day: date, *hours: int) -> list[str]:
 
 
 def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_names(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     world = current(RINGCX_DOWNLOAD_METHOD="POST")
     for day in (recent[0], recent[1]):
@@ -102,7 +101,7 @@ def test_the_graph_has_the_assets_and_checks_of_the_chosen_source() -> None:
 
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2025, 10, 26), 25), (OLD, 24)])
 def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
-    current: Callable[..., World], day: date, hours: int
+    current: MakeWorld, day: date, hours: int
 ) -> None:
     world = current(ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW="10800")
     result = world.run(day, select=PULL)
@@ -118,7 +117,7 @@ def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
     assert all(bounds[0] <= end <= bounds[1] for end in ended)
 
 
-def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: Callable[..., World]) -> None:
+def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: MakeWorld) -> None:
     now = datetime.now(UTC)
     zone = f"Etc/GMT{now.hour - 13:+d}"  # where it is one o'clock: in the middle of a day, and of its fifth window
     world, today = current(ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
@@ -136,7 +135,7 @@ def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current
 
 
 def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     day = recent[0]
     world = current(faults=Faults(report_server_error=Where(paths=(f"interaction_metadata/{day}T12:00:00",))))
@@ -159,7 +158,7 @@ def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
 
 
 def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
-    current: Callable[..., World], rclone: Store, nursery: Nursery, recent: list[date]
+    current: MakeWorld, rclone: Store, nursery: Nursery, recent: list[date]
 ) -> None:
     world, day = current(store=rclone), recent[0]
     run = nursery.start(world, day, RINGCX_LIMIT_METADATA="3/3600")  # three windows, then it waits for an hour
@@ -175,7 +174,7 @@ def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
 
 
 def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_others_are_kept(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     day = recent[0]
     for fault in ("report_html_200", "report_json_error_200", "report_cut_off", "report_no_url_column"):
@@ -195,7 +194,7 @@ def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_othe
 
 
 def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is_taken(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     world = current(faults=Faults(late_links=Where(share=1.0, first=1)))
     day = recent[0]
@@ -210,7 +209,7 @@ def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is
 
 
 def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     world = current(faults=Faults(report_reordered=Where(share=1.0)), sandbox={"calls_per_day": (12, 12)})
     days = recent[:2]
@@ -229,7 +228,7 @@ def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
     assert 0 < recorded == len({key for day in world.services().ledger.state_days() for key in world.states(day)})
 
 
-def test_without_the_right_the_failure_names_it(current: Callable[..., World], recent: list[date]) -> None:
+def test_without_the_right_the_failure_names_it(current: MakeWorld, recent: list[date]) -> None:
     world = current(sandbox={"wem": False})
     result = world.run(recent[0], select=PULL)
     sentence = world.failures(result)["interaction_metadata"]
@@ -240,7 +239,7 @@ def test_without_the_right_the_failure_names_it(current: Callable[..., World], r
 
 
 def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run_with_a_sentence(
-    current: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    current: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = current(faults=Faults(token_seconds=1.5))
     assert world.run(recent[0], select=ALL).success
@@ -254,7 +253,7 @@ def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run
 
 
 def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adopted(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     world = current(faults=Faults(mono_file=Where(share=1.0)))
     assert world.run(recent[0], select=ALL).success
@@ -264,7 +263,7 @@ def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adop
     }
 
 
-def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., World]) -> None:
+def test_a_segment_ends_in_the_same_states_as_a_link(current: MakeWorld) -> None:
     final = {"not_found": Status.missing, "html_200": Status.rejected, "forbidden": Status.denied}
     world = current()
     bad = dict(zip((segment["segment"]["recording_id"] for segment in segments_of(world, OLD)), final, strict=False))
@@ -280,7 +279,7 @@ def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Worl
 
 
 def test_what_the_current_api_gives_proves_nothing_of_the_log_in_for_links_at_the_same_host(
-    current: Callable[..., World], recent: list[date]
+    current: MakeWorld, recent: list[date]
 ) -> None:
     world = current(RINGCX_SOURCE="both", faults=Faults(unauthorized=Where(paths=("*-[0-9].WAV",))))  # mono
     result = world.run(recent[0], select=[*PULL, "global_call_type_detail", "recording_links", "recordings"])

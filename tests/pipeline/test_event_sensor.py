@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,14 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import all_resources
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 from tests.pipeline.stored_events import calls, event_fields, store
 
 AFTER_EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest", "calls"]
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World]) -> Callable[..., World]:
+def make_world(make_world: MakeWorld) -> MakeWorld:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
     return partial(make_world, LEDGER_URL="ledger")
 
@@ -34,7 +33,7 @@ def events_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_within_five_minutes(
-    make_world: Callable[..., World], events_folder: Path
+    make_world: MakeWorld, events_folder: Path
 ) -> None:
     world, begin = make_world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (16, 16)}), datetime.now(UTC)
     day = begin.date() - timedelta(days=1)
@@ -95,7 +94,7 @@ def dates_requested(found: SensorResult) -> list[str]:
 
 
 def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
-    make_world: Callable[..., World], events_folder: Path
+    make_world: MakeWorld, events_folder: Path
 ) -> None:
     world, today = make_world(EVENTS_URL=str(events_folder)), datetime.now(UTC).date()
     assert dates_requested(evaluate(world.instance)) == []
@@ -116,7 +115,7 @@ def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
 
 
 def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each_time(
-    make_world: Callable[..., World], events_folder: Path
+    make_world: MakeWorld, events_folder: Path
 ) -> None:
     now = datetime.now(UTC)
     zone = "UTC" if now.hour < 20 else "Etc/GMT+12"  # in which the day is not over within the next 70 minutes
@@ -137,7 +136,7 @@ def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each
 
 
 def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_after_one_that_failed_when_more_arrives(
-    make_world: Callable[..., World], events_folder: Path
+    make_world: MakeWorld, events_folder: Path
 ) -> None:
     world, today = make_world(EVENTS_URL=str(events_folder)), datetime.now(UTC).date()
     store(events_folder, today, [{"call_id": "1", "account_id": "15300002"}])

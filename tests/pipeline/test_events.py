@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,14 +25,14 @@ from pipelines.steps.check.event_delivery import every_event_arrived
 from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
 from tests.listing import listed
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 from tests.pipeline.stored_events import calls, event_fields, store
 
 EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World]) -> Callable[..., World]:
+def make_world(make_world: MakeWorld) -> MakeWorld:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
     return partial(make_world, LEDGER_URL="ledger")
 
@@ -74,7 +73,7 @@ def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
 
 
 def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     received = datetime.now(UTC).replace(microsecond=0)
@@ -101,7 +100,7 @@ def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
 
 
 def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     begun = datetime.now(UTC)
@@ -116,7 +115,7 @@ def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
 
 @pytest.mark.slow
 def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (60, 60)}), recent[0]
     with ReceiverProcess(events_folder) as receiver:
@@ -156,7 +155,7 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
 
 
 def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
     events = event_fields(world, calls(world, day))
@@ -178,7 +177,7 @@ def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
 
 
 def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder), LEDGER_URL="ledger"), recent[0]
     (event, *_) = event_fields(world, [call for call in calls(world, day) if call.mono])
@@ -193,7 +192,7 @@ def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
 
 
 def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_again_when_it_has_grown(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     first, second = (
@@ -214,7 +213,7 @@ def test_a_file_of_an_earlier_receiver_is_read_up_to_its_last_whole_line_and_aga
 
 
 def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
     both = calls(world, day)
@@ -232,7 +231,7 @@ def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
 
 
 def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_are_gone(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], events_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     store(events_folder, day, event_fields(world, calls(world, day)))
@@ -254,7 +253,7 @@ def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_
 
 @pytest.mark.parametrize("record", [{}, {"fields": {"call_id": "1"}}, {"received_at": "x", "fields": {"call_id": 1}}])
 def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
     recent: list[date],
     events_folder: Path,
     record: dict[str, Any],
@@ -270,7 +269,7 @@ def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
 
 
 def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder), EVENTS_TIMEZONE="US/Pacific"), recent[0]
     store(events_folder, day, event_fields(world, calls(world, day)))
@@ -281,7 +280,7 @@ def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
 
 
 def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     store(events_folder, day, event_fields(world, calls(world, day)), at=datetime.now(UTC) - timedelta(minutes=5))
@@ -294,7 +293,7 @@ def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
 
 
 def test_the_check_says_both_ways_what_the_other_does_not_know(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder), sandbox={"calls_per_day": (50, 50)}), recent[1]
     recorded = [call for call in calls(world, day) if call.mono]
@@ -315,7 +314,7 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
 
 
 def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
-    make_world: Callable[..., World], recent: list[date], events_folder: Path
+    make_world: MakeWorld, recent: list[date], events_folder: Path
 ) -> None:
     world, day = make_world(EVENTS_URL=str(events_folder)), recent[0]
     store(events_folder, day, event_fields(world, calls(world, day)))
@@ -344,9 +343,7 @@ def test_an_event_and_a_call_whose_uii_differs_in_letter_case_only_are_the_same_
     assert (finding.counts["calls_without_event"], finding.counts["events_without_call"]) == (0, 0)
 
 
-def test_events_in_a_bucket_are_taken_like_those_in_a_folder(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_events_in_a_bucket_are_taken_like_those_in_a_folder(make_world: MakeWorld, recent: list[date]) -> None:
     world, day = make_world(), recent[0]
     world.variables["EVENTS_URL"] = f"s3://{world.bucket}/events"
     with pytest.MonkeyPatch.context() as patch:

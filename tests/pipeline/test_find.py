@@ -7,7 +7,6 @@ import getpass
 import io
 import json
 import socket
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from unittest.mock import Mock
@@ -24,11 +23,11 @@ from pipelines.steps.calls.numbers import NumberQuery, to_e164
 from pipelines.steps.calls.table import CALLS_SCHEMA
 from pipelines.wording import reason_in_words
 from tests.commands import run
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 
 def test_find_shows_writes_and_counts_what_it_finds(
-    make_world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = make_world()
     assert world.run(recent[0]).success
@@ -55,7 +54,7 @@ def test_find_shows_writes_and_counts_what_it_finds(
 
 
 def test_find_does_not_call_a_date_without_its_table_empty(
-    make_world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = make_world()
     assert world.run(recent[1]).success
@@ -68,7 +67,7 @@ def test_find_does_not_call_a_date_without_its_table_empty(
 
 
 def test_a_date_that_was_never_pulled_is_not_searched_although_its_calls_were_materialized_alone(
-    make_world: Callable[..., World], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world, day = make_world(), recent[0]
     around = ["--from", str(day), "--to", str(day)]
@@ -86,7 +85,7 @@ def test_a_date_that_was_never_pulled_is_not_searched_although_its_calls_were_ma
 
 @pytest.mark.parametrize("pulled", [[], ["agent_segment_metadata"]])
 def test_a_date_of_which_a_report_failed_is_searched_only_in_part(
-    make_world: Callable[..., World], recent: list[date], pulled: list[str], capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], pulled: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world, day = make_world(), recent[0]
     around = ["--from", str(day), "--to", str(day)]
@@ -104,7 +103,7 @@ def test_a_date_of_which_a_report_failed_is_searched_only_in_part(
 
 
 def test_a_damaged_table_is_an_error_that_says_what_to_do(
-    make_world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = make_world()
     assert world.run(recent[0]).success
@@ -117,7 +116,7 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(
 
 
 def test_a_search_is_in_the_access_log_or_does_not_happen(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
     recent: list[date],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

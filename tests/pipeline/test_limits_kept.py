@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipelines.ringcx.limits import limiter
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import Calendar
 from sandbox.config import Limits
-from tests.pipeline.conftest import Nursery, Store, World
+from tests.pipeline.conftest import MakeWorld, Nursery, Store
 
 SILENCE_S = 3
 # What was under way when the source asked for silence still arrives.
@@ -25,7 +24,7 @@ UNDER_WAY_S = 0.5
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: MakeWorld, rclone: Store) -> MakeWorld:
     """With a store that other processes reach."""
     return partial(make_world, store=rclone)
 
@@ -33,7 +32,7 @@ def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[...,
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once_each(
-    make_world: Callable[..., World], nursery: Nursery, recent: list[date], store: str, request: pytest.FixtureRequest
+    make_world: MakeWorld, nursery: Nursery, recent: list[date], store: str, request: pytest.FixtureRequest
 ) -> None:
     # As documented, 2 and 5 requests in 60 s, with the waits made short enough for a test.
     limits = Limits(reports="5/2", exchange="2/2", media="25/1")
@@ -59,7 +58,7 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
 
 
 def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limiter, "ANNOUNCED_FROM_S", 1.0)
     world = make_world(RINGCX_LIMIT_REPORTS="1/3", RINGCX_ACCOUNT_IDS="15300002")
@@ -77,7 +76,7 @@ def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
 
 @pytest.mark.slow
 def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
-    make_world: Callable[..., World], nursery: Nursery, recent: list[date]
+    make_world: MakeWorld, nursery: Nursery, recent: list[date]
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (14, 14), "crossing_zones": (), "media_latency_s": 0.15})
     days = recent[:2]
@@ -109,7 +108,7 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
 
 @pytest.mark.slow
 def test_the_requests_of_a_run_wait_with_the_priority_of_its_date(
-    make_world: Callable[..., World], nursery: Nursery, recent: list[date]
+    make_world: MakeWorld, nursery: Nursery, recent: list[date]
 ) -> None:
     world = make_world(RINGCX_LIMIT_REPORTS="100/1")
     file = Path(world.variables["DATA_DIR"]) / "rate_limits.sqlite"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.settings import ReceiverSettings
 from pipelines.steps.check.status import status
 from tests.commands import ROOT, run
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ROW = {
@@ -85,7 +84,7 @@ def test_days_are_left_only_while_a_date_is_not_complete() -> None:
 
 
 def test_the_command_says_what_status_says_and_its_file_is_for_every_user(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,7 +19,7 @@ from pipelines.steps.check.verdict import every_recording_is_accounted_for, judg
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
 from tests.commands import run
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 
 OLD = date(2026, 3, 2)
 ASSETS = ["recording_links", "recordings", "daily_manifest"]
@@ -32,7 +31,7 @@ REPORTS = {
 
 
 @pytest.fixture
-def account(make_world: Callable[..., World]) -> Callable[..., World]:
+def account(make_world: MakeWorld) -> MakeWorld:
     """A world that has both sources; `run_as` switches it."""
 
     def make(**arguments: Any) -> World:
@@ -67,7 +66,7 @@ def catalog(world: World, day: date) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twice_and_loses_none(
-    account: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    account: MakeWorld, recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = account()
     first, second, third = recent
@@ -112,7 +111,7 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
     assert code == 0, capsys.readouterr().out
 
 
-def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[..., World], recent: list[date]) -> None:
+def test_the_second_run_of_a_date_under_both_changes_nothing(account: MakeWorld, recent: list[date]) -> None:
     world = account(sandbox={"calls_per_day": (4, 5)})
     (result,) = run_as(world, "both", recent[0])
     found = world.metadata(result, "recording_links")
@@ -134,7 +133,7 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
 
 @pytest.mark.slow
 def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_lost_no_more(
-    account: Callable[..., World], capsys: pytest.CaptureFixture[str]
+    account: MakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = account(sandbox={"calls_per_day": (4, 5)})
     world.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
@@ -161,7 +160,7 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
 
 
 def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_given_up(
-    account: Callable[..., World],
+    account: MakeWorld,
 ) -> None:
     world = account(sandbox={"calls_per_day": (3, 3)})
     world.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
@@ -179,7 +178,7 @@ def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_gi
 
 
 def test_a_date_pulled_by_either_source_is_pulled_and_one_pulled_by_none_or_half_is_not(
-    account: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    account: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = account(sandbox={"calls_per_day": (3, 3)})
     run_as(world, "legacy", recent[0])

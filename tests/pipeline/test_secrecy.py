@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from sandbox.calls import calls_between
 from sandbox.config import Credentials, Limits
 from sandbox.faults import Faults, Where
 from sandbox.s3 import SECRET_ACCESS_KEY
-from tests.pipeline.conftest import Store, World
+from tests.pipeline.conftest import MakeWorld, Store, World
 
 ROOT = Path(__file__).parents[2]
 OWN = Credentials(
@@ -195,14 +195,14 @@ def _dagster_keeps_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: MakeWorld, rclone: Store) -> MakeWorld:
     """With a store that other processes reach."""
     return partial(make_world, store=rclone)
 
 
 @pytest.mark.slow
 def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_behind(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
     recent: list[date],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

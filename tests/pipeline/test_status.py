@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipelines.ledger.states import Status, final
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from sandbox.faults import Faults, Where
 from tests.commands import an_hour_later, run
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Dates:
 
 
 @pytest.fixture
-def dates(make_world: Callable[..., World]) -> Dates:
+def dates(make_world: MakeWorld) -> Dates:
     world = make_world(sandbox={"calls_per_day": (3, 3)}, ARCHIVE_RETRY_MINUTES="30", LEDGER_URL="ledger")
     today = datetime.now(UTC).date()
     of = Dates(world, *(today - timedelta(days=back) for back in (5, 4, 3, 2)))
@@ -107,9 +106,7 @@ def test_exit_codes_and_verify_tell_the_verdicts_apart(
         assert row["reason"]
 
 
-def test_a_date_that_was_never_sealed_is_not_complete_to_verify(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_date_that_was_never_sealed_is_not_complete_to_verify(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox={"calls_per_day": (2, 2), "crossing_zones": ()})
     day = recent[0]
     assert world.run(
@@ -166,7 +163,7 @@ def test_several_dates_are_as_good_as_the_worst_of_them() -> None:
 
 
 def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found_while_that_is_unknown(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (3, 3)})
     day = datetime.now(UTC).date() - timedelta(days=3)

@@ -31,14 +31,14 @@ from pipelines.steps.link.register_links import register_links
 from pipelines.steps.seal.seal_day import Stores, seal_day
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import UP_TO_RECORDINGS, Store, World
+from tests.pipeline.conftest import UP_TO_RECORDINGS, MakeWorld, Store, World
 from tests.services import Services
 
 OLD = date(2026, 3, 2)
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World], rclone: Store) -> Callable[..., World]:
+def make_world(make_world: MakeWorld, rclone: Store) -> MakeWorld:
     """With a store whose client has boto3's events, at which tests come between."""
     return partial(make_world, store=rclone)
 
@@ -88,7 +88,7 @@ def some_state(key: str, day: date, **values: Any) -> RecordingState:
     return RecordingState(**known | values)
 
 
-def test_wrong_credentials_deny_no_recording_however_old_it_is(make_world: Callable[..., World]) -> None:
+def test_wrong_credentials_deny_no_recording_however_old_it_is(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(unauthorized=Where(share=1.0)))
     result = world.run(OLD, select=UP_TO_RECORDINGS)
     assert "RINGCX_MEDIA_USERNAME" in world.failures(result)["recordings"]
@@ -96,7 +96,7 @@ def test_wrong_credentials_deny_no_recording_however_old_it_is(make_world: Calla
 
 
 def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_were_given(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(
         faults=Faults(not_found=Where(paths=("*-session-2-stereo.WAV",))),
@@ -115,7 +115,7 @@ def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_w
     assert {world.states(day)[key].status for key in waiting} == {Status.archived}
 
 
-def test_what_was_never_tried_comes_before_what_fails_for_ever(make_world: Callable[..., World]) -> None:
+def test_what_was_never_tried_comes_before_what_always_fails(make_world: MakeWorld) -> None:
     world = make_world()
     now = datetime.now(UTC)
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
@@ -127,7 +127,7 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(make_world: Calla
 
 
 def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops_no_other(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(LEDGER_URL="ledger-one")
     day = recent[0]
@@ -149,9 +149,7 @@ def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops
     assert {recording.status for key, recording in states.items() if key != victim.recording_id} == {Status.archived}
 
 
-def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     day = recent[0]
     assert world.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
@@ -171,7 +169,7 @@ def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
 
 
 def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_other(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(ARCHIVE_CONCURRENCY="1")
     day = recent[0]
@@ -194,7 +192,7 @@ def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_ot
 
 
 def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world()
     day = recent[0]
@@ -219,7 +217,7 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
 
 
 def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the_next_run(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     day = recent[0]
@@ -240,7 +238,7 @@ def test_what_was_stored_before_an_interrupt_in_the_last_write_is_adopted_by_the
 
 
 def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     day = recent[0]
@@ -259,7 +257,7 @@ def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since
     assert sum(world.sandbox.counters()["media_by_path"].values()) == 1
 
 
-def test_a_refused_link_that_the_source_corrects_is_taken(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_refused_link_that_the_source_corrects_is_taken(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(faults=Faults(link_http=Where(share=1.0)))
     day = recent[0]
     assert world.run(day, select=UP_TO_RECORDINGS).success
@@ -295,7 +293,7 @@ def registered(world: World, day: date, rows: pa.Table, now: datetime) -> dict[s
 
 
 def test_of_several_links_to_one_recording_one_that_may_be_requested_counts(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     query = "recordings?file=15300002/202611/19/a-1.WAV"
@@ -307,7 +305,7 @@ def test_of_several_links_to_one_recording_one_that_may_be_requested_counts(
 
 
 def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     day = recent[0]
@@ -320,7 +318,7 @@ def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
 
 
 def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     day, after = recent[0], recent[0] + timedelta(days=1)
@@ -340,7 +338,7 @@ def stores_of(services: Services) -> Stores:
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(LEDGER_URL="ledger")
     day = recent[0]

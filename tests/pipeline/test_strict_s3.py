@@ -17,7 +17,7 @@ from botocore.config import Config
 
 from sandbox.strict_s3 import Demands, StrictS3
 from tests.commands import run
-from tests.pipeline.conftest import UP_TO_RECORDINGS, World
+from tests.pipeline.conftest import UP_TO_RECORDINGS, MakeWorld, Store, World
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,28 +29,19 @@ TINY = {"calls_per_day": (2, 3)}
 FINE = {200, 204, 206, 404, 412}
 
 
-@dataclass(frozen=True)
-class Strict:
-    """As `Store` of the other tests: what leads a run to the strict S3. `client` looks past our own code."""
-
-    environment: dict[str, str]
-    client: Any
-    own_client: bool = True
-
-
 @dataclass
 class StrictBucket:
     """A bucket of the strict S3 with an archive on it."""
 
     server: StrictS3
     bucket: str
-    make_world: Callable[..., World]
+    make_world: MakeWorld
     client: Callable[..., S3Client]
 
     def open(self, *, region: str | None, sandbox: dict[str, Any] | None = None, **variables: str) -> World:
         """The world, whose variables name the bucket and the region (AWS_REGION alone, or nothing)."""
         self.server.answered.clear()
-        store = Strict(self.server.environment(region=region) | variables, self.client())
+        store = Store(self.server.environment(region=region) | variables, self.client(), own_client=True)
         bucket = variables.get("ARCHIVE_BUCKET", self.bucket)
         return self.make_world(store=store, bucket=bucket, sandbox=TINY | (sandbox or {}))
 
@@ -64,7 +55,7 @@ class StrictBucket:
 
 
 @pytest.fixture
-def strict_bucket(strict_server: StrictS3, make_world: Callable[..., World]) -> Iterator[Callable[..., StrictBucket]]:
+def strict_bucket(strict_server: StrictS3, make_world: MakeWorld) -> Iterator[Callable[..., StrictBucket]]:
     """`place(region="eu-central-1", locked=True, demands=Demands(…))`."""
 
     def make(region: str = "eu-central-1", **arguments: Any) -> StrictBucket:

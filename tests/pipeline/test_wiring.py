@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -44,7 +43,7 @@ from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, SettingsError
 from sandbox.faults import Faults, Where
 from tests import states
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,7 +167,7 @@ def test_nothing_is_read_and_nothing_is_tuned_when_the_definitions_are_imported(
 
 
 def test_a_setting_that_is_wrong_ends_its_step_with_a_sentence_and_the_next_run_reads_it_again(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world()
     job = build_defs().resolve_job_def("archive_day")
@@ -235,7 +234,7 @@ def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datet
 
 
 def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(not_found=Where(share=1.0)))
     assert world.run(recent[0], checks=True).success
@@ -257,16 +256,14 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
     assert isinstance(later.skip_message, str)
 
 
-def test_the_sensor_waits_for_the_time_of_the_next_attempt(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_the_sensor_waits_for_the_time_of_the_next_attempt(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(faults=Faults(not_found=Where(share=1.0)), ARCHIVE_RETRY_MINUTES="30")
     assert world.run(recent[0], checks=True).success
     assert not evaluate(world.instance).run_requests
 
 
 def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(not_found=Where(share=1.0)))
     assert world.run(recent[0], checks=True).success
@@ -284,7 +281,7 @@ def pending_state(day: date, written_at: datetime) -> RecordingState:
 
 
 def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     now, ahead = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
@@ -299,8 +296,8 @@ def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
     assert recent[1].isoformat() in {request.partition_key for request in second.run_requests}
 
 
-def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
-    make_world: Callable[..., World], recent: list[date]
+def test_dates_that_always_fail_do_not_take_every_place_from_the_older_ones(
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world()
     now = datetime.now(UTC)
@@ -318,7 +315,7 @@ def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
     assert sorted(asked, reverse=True) == [day.isoformat() for day in days]
 
 
-def test_a_failed_report_takes_nothing_with_it(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_failed_report_takes_nothing_with_it(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",))))
     result = world.run(recent[0], checks=True)
     assert not result.success

@@ -29,7 +29,7 @@ from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, load
 from tests.listing import listed
-from tests.pipeline.conftest import UP_TO_RECORDINGS, World, assets_of_date, job_of_date
+from tests.pipeline.conftest import UP_TO_RECORDINGS, MakeWorld, World, assets_of_date, job_of_date
 from tests.servers.scripted_http import Response, ScriptedServer
 from tests.states import pending
 
@@ -107,7 +107,7 @@ def states_of(world: World, day: date, status: Status) -> list[RecordingState]:
 
 
 @pytest.fixture
-def make_world(make_world: Callable[..., World]) -> Callable[..., World]:
+def make_world(make_world: MakeWorld) -> MakeWorld:
     """A world whose ledger is a folder, which costs a third less CPU; test_archive has it in the bucket."""
     return partial(make_world, LEDGER_URL="ledger")
 

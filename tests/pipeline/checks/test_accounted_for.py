@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,11 +26,11 @@ from tests.pipeline.checks.conftest import (
     rows,
     states_of,
 )
-from tests.pipeline.conftest import UP_TO_RECORDINGS, World
+from tests.pipeline.conftest import UP_TO_RECORDINGS, MakeWorld
 
 
 def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(sandbox=FEW)
     monkeypatch.setenv("BROWSE_URL", "https://calls.example.com")
@@ -58,9 +57,7 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
     }
 
 
-def test_a_date_whose_reports_were_never_pulled_is_never_complete(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_date_whose_reports_were_never_pulled_is_never_complete(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox=FEW)
     found = check(world, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
@@ -76,7 +73,7 @@ def test_a_date_whose_reports_were_never_pulled_is_never_complete(
 
 
 def test_one_account_whose_report_is_missing_makes_the_date_incomplete(
-    make_world: Callable[..., World], recent: list[date], monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, recent: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002")
     fetch(world, recent[0])
@@ -87,9 +84,7 @@ def test_one_account_whose_report_is_missing_makes_the_date_incomplete(
     assert {row["account"] for row in rows(found, "not_pulled")} == {"15300003"}
 
 
-def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(
-    make_world: Callable[..., World], noon: str
-) -> None:
+def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(make_world: MakeWorld, noon: str) -> None:
     world = make_world(ARCHIVE_TIMEZONE=noon, sandbox=FEW)
     today = datetime.now(UTC).date()
     fetch(world, today)
@@ -102,7 +97,7 @@ def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(
 
 
 def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     ran = {
@@ -121,7 +116,7 @@ def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
 
 
 def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_ids(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
     world.run_until_final(OLD)
@@ -143,7 +138,7 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_i
 
 
 def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(sandbox=FEW | {"calls_per_day": (8, 8)})
     fetch(world, recent[0])
@@ -165,7 +160,7 @@ def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
     }
 
 
-def test_a_link_of_which_the_ledger_has_no_state_is_named(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_link_of_which_the_ledger_has_no_state_is_named(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(LEDGER_URL="the-ledger", sandbox=FEW)
     fetch(world, recent[0])
     near = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
@@ -181,7 +176,7 @@ def test_a_link_of_which_the_ledger_has_no_state_is_named(make_world: Callable[.
 
 
 def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(
         faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (3, 3)}
@@ -209,7 +204,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
     assert conditions[other.recording_id] == "stuck"
 
 
-def test_a_faked_hold_without_an_object_does_not_pass(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_faked_hold_without_an_object_does_not_pass(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     fetch(world, recent[0])
     victim = states_of(world, recent[0], Status.pending)[0]

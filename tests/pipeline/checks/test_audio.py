@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 
 from pipelines.archive.wav import duration_differs
@@ -22,12 +21,10 @@ from tests.pipeline.checks.conftest import (
     states_of,
     wav,
 )
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 
-def test_a_recording_with_a_silent_channel_is_held_and_named(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_recording_with_a_silent_channel_is_held_and_named(make_world: MakeWorld, recent: list[date]) -> None:
     with serving(wav(8, left=9000, right=3)) as host:
         world = make_world(RINGCX_MEDIA_HOSTS=host, sandbox=FEW)
         named = known_recording(world, recent[0], host, expected_s=8)
@@ -40,9 +37,7 @@ def test_a_recording_with_a_silent_channel_is_held_and_named(
     assert f"Of the recordings of {recent[0]}, 1 has a silent channel. Listen" in (found.description or "")
 
 
-def test_a_recording_of_another_length_than_reported_is_named(
-    make_world: Callable[..., World], recent: list[date]
-) -> None:
+def test_a_recording_of_another_length_than_reported_is_named(make_world: MakeWorld, recent: list[date]) -> None:
     with serving(wav(8, left=9000, right=9000)) as host:
         world = make_world(RINGCX_MEDIA_HOSTS=host, sandbox=FEW)
         named = known_recording(world, recent[0], host, expected_s=90)
@@ -54,7 +49,7 @@ def test_a_recording_of_another_length_than_reported_is_named(
     assert f"Of the recordings of {recent[0]}, 1 differs in length from the report. Listen" in (found.description or "")
 
 
-def test_recordings_of_nothing_but_a_header_are_named(make_world: Callable[..., World]) -> None:
+def test_recordings_of_nothing_but_a_header_are_named(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(header_only=Where(paths=STEREO)), sandbox=FEW)
     world.run_until_final(OLD)
     found = check(world, "audio_is_true", OLD)
@@ -64,7 +59,7 @@ def test_recordings_of_nothing_but_a_header_are_named(make_world: Callable[..., 
     assert {row["recording"] for row in rows(found, "sample")} <= empty
 
 
-def test_a_call_recorded_in_two_parts_has_the_length_of_both(make_world: Callable[..., World]) -> None:
+def test_a_call_recorded_in_two_parts_has_the_length_of_both(make_world: MakeWorld) -> None:
     world = make_world(sandbox={**FEW, "talk_seconds": (9, 14)})
     day = date(2026, 3, 3)
     parts = [recording for recording in world.truth(day) if recording["file"].endswith("-2.WAV")]

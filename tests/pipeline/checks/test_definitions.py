@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -11,10 +10,10 @@ import dagster as dg
 from assets import checks
 from pipelines.definitions import build_defs
 from tests.pipeline.checks.conftest import ERROR, FEW, OLD, check, fetch
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 
-def test_a_check_that_cannot_judge_says_why_and_fails_no_run(make_world: Callable[..., World], tmp_path: Path) -> None:
+def test_a_check_that_cannot_judge_says_why_and_fails_no_run(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world(LEDGER_URL="damaged", sandbox=FEW)
     fetch(world, OLD)
     part = next(Path("damaged", "recording_states", f"date={OLD}").glob("*.parquet"))

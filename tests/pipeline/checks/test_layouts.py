@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 
 from sandbox.faults import Faults, Where
 from tests.pipeline.checks.conftest import FEW, OLD, REPORTS, STEREO, WARN, check, fetch, figures, rows
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 
 def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world()
     truth = world.truth(OLD)
@@ -34,7 +33,7 @@ def test_a_call_without_its_mono_and_a_leg_without_its_stereo_are_named_by_uii(
 
 
 def test_an_account_without_stereo_recordings_is_not_accused_of_lacking_them(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(faults=Faults(late_links=Where(paths=STEREO)), sandbox=FEW)
     fetch(world, recent[0])

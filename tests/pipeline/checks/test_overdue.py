@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -28,10 +27,10 @@ from tests.pipeline.checks.conftest import (
     rows,
     standing,
 )
-from tests.pipeline.conftest import UP_TO_RECORDINGS, World
+from tests.pipeline.conftest import UP_TO_RECORDINGS, MakeWorld
 
 
-def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(make_world: Callable[..., World]) -> None:
+def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(make_world: MakeWorld) -> None:
     world = make_world(sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     assert standing(world).passed
@@ -43,7 +42,7 @@ def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(make_world: Calla
     assert figures(found)["missing_now"] == 0
 
 
-def test_the_check_knows_waiting_from_overdue_and_says_who_is_missing(make_world: Callable[..., World]) -> None:
+def test_the_check_knows_waiting_from_overdue_and_says_who_is_missing(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     fetch(world, yesterday)
@@ -65,7 +64,7 @@ def test_the_check_knows_waiting_from_overdue_and_says_who_is_missing(make_world
     world.instance.delete_run(run_of_date.run_id)
 
 
-def test_the_standing_check_shows_what_the_archive_holds_in_all(make_world: Callable[..., World]) -> None:
+def test_the_standing_check_shows_what_the_archive_holds_in_all(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     held = []
     for day in (OLD, OLD + timedelta(days=7)):
@@ -81,7 +80,7 @@ def test_the_standing_check_shows_what_the_archive_holds_in_all(make_world: Call
 
 
 def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_the_margin(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     today = datetime.now(UTC).date()
     old, young = today - timedelta(days=80), today - timedelta(days=5)
@@ -103,7 +102,7 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
 
 
 def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
@@ -147,7 +146,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
     ],
 )
 def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - given by name
-    make_world: Callable[..., World], number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
+    make_world: MakeWorld, number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
 ) -> None:
     world = make_world(sandbox=FEW)
     day = datetime.now(UTC).date() - timedelta(days=2)
@@ -166,7 +165,7 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     )
 
 
-def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(make_world: Callable[..., World]) -> None:
+def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(make_world: MakeWorld) -> None:
     world = make_world(sandbox=FEW)
     today = datetime.now(UTC).date()
     for back in (4, 2, 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.row_counts import report_is_plausible
 from sandbox.faults import Faults, Where
 from tests.pipeline.checks.conftest import FEW, OLD, REPORTS, WARN, check, fetch, figures
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 
 WEDNESDAY = date(2026, 11, 18)
 ACCOUNT = "15300002"
@@ -88,7 +88,7 @@ def weeks_before(world: World, day: date, weeks: int, *, like: date) -> None:
                 )
 
 
-def test_too_little_history_says_so_and_passes(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_too_little_history_says_so_and_passes(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox=FEW)
     assert world.run(recent[0], select=REPORTS).success
     weeks_before(world, recent[0], 2, like=recent[0])
@@ -98,7 +98,7 @@ def test_too_little_history_says_so_and_passes(make_world: Callable[..., World],
     assert "too little history of this weekday: 2 dates, and 3 are needed" in (found.description or "")
 
 
-def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(make_world: Callable[..., World]) -> None:
+def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(make_world: MakeWorld) -> None:
     world = make_world(sandbox={"calls_per_day": (20, 20)})
     usual, half, none = OLD, OLD + timedelta(days=1), OLD + timedelta(days=2)
     assert world.run(usual, select=REPORTS).success
@@ -121,7 +121,7 @@ def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(ma
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
-    make_world: Callable[..., World], report: str
+    make_world: MakeWorld, report: str
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (20, 20)})
     layout = {"agent_segment_metadata": "stereo", "global_call_type_detail": "mono"}[report]
@@ -137,7 +137,7 @@ def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
 
 
 def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(sandbox={"calls_per_day": (14, 14)})
     fetch(world, OLD)
@@ -153,7 +153,7 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
 
 
 def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_lost_them(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(sandbox=FEW)
     assert world.run(OLD, select=REPORTS).success
@@ -169,7 +169,7 @@ def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_l
 
 
 def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
 ) -> None:
     world = make_world(sandbox=FEW)
     mono, stereo = (
@@ -187,7 +187,7 @@ def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(
     assert "1 call is missing from Global Call Type Detail, 0 from" in description
 
 
-def test_a_report_that_was_never_pulled_is_not_plausible(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_a_report_that_was_never_pulled_is_not_plausible(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world(sandbox=FEW)
     found = check(world, "report_is_plausible", recent[0], asset=REPORTS[0])
     assert not found.passed

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 
 from pipelines.ledger.states import Status
 from sandbox.faults import Faults, Where
 from tests.history import history
 from tests.pipeline.checks.conftest import FEW, OLD, STEREO, check, fetch, run, states_of
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 
 
-def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(make_world: Callable[..., World]) -> None:
+def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     world.run_until_final(OLD)
     lost = states_of(world, OLD, Status.missing)
@@ -37,7 +36,7 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(make
     assert check(world, "every_recording_is_accounted_for", OLD).passed
 
 
-def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(make_world: Callable[..., World]) -> None:
+def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     world.run_until_final(OLD)
     lost = states_of(world, OLD, Status.missing)
@@ -50,7 +49,7 @@ def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(make_w
     assert {state.attempts for state in again.values()} == {3}
 
 
-def test_only_the_named_recordings_are_tried_again(make_world: Callable[..., World]) -> None:
+def test_only_the_named_recordings_are_tried_again(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     world.run_until_final(OLD)
     chosen, *others = states_of(world, OLD, Status.missing)
@@ -61,7 +60,7 @@ def test_only_the_named_recordings_are_tried_again(make_world: Callable[..., Wor
     assert {states[state.recording_id].status for state in others} == {Status.missing}
 
 
-def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(make_world: Callable[..., World]) -> None:
+def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(make_world: MakeWorld) -> None:
     world = make_world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     world.run_until_final(OLD)
     before = world.states(OLD)
@@ -76,7 +75,7 @@ def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(make_w
 
 
 def test_a_held_recording_whose_object_was_lost_is_fetched_again_when_named(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(sandbox=FEW)
     fetch(world, recent[0])
@@ -90,7 +89,7 @@ def test_a_held_recording_whose_object_was_lost_is_fetched_again_when_named(
 
 
 def test_a_link_that_is_still_not_allowed_stays_rejected_when_a_retry_is_asked_for(
-    make_world: Callable[..., World], recent: list[date]
+    make_world: MakeWorld, recent: list[date]
 ) -> None:
     world = make_world(RINGCX_MEDIA_HOSTS="recordings.example.com", sandbox=FEW)
     fetch(world, recent[0])

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from pipelines.ledger.states import RecordingState
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 from tests.pipeline.test_steps import fetched, some_state
 from tests.servers.scripted_http import Request, ScriptedServer
 
@@ -69,7 +69,7 @@ def source() -> Iterator[Source]:
 
 
 @pytest.fixture
-def make_archiver(source: Source, make_world: Callable[..., World]) -> Callable[..., Archiver]:
+def make_archiver(source: Source, make_world: MakeWorld) -> Callable[..., Archiver]:
     def make(**variables: str) -> Archiver:
         world = make_world(RINGCX_MEDIA_HOSTS=source.host, **variables)
         return Archiver(world, source)

@@ -62,7 +62,7 @@ def test_without_a_start_the_end_of_its_day_counts() -> None:
     assert age(state, datetime(2026, 11, 26, 0, 0, 1, tzinfo=UTC)) > RULES.give_up
 
 
-def test_a_start_in_the_far_future_does_not_keep_a_recording_pending_for_ever() -> None:
+def test_a_start_in_the_far_future_does_not_keep_a_recording_pending_without_end() -> None:
     state = some_state("15300002/a.WAV", DAY, started_at=NOW + timedelta(days=36_000), first_seen_at=NOW)
     assert age(state, NOW + timedelta(days=8)) > RULES.give_up
 

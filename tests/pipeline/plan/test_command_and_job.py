@@ -15,7 +15,7 @@ from dagster import DagsterInstance, ExecuteInProcessResult
 
 from pipelines.definitions import build_defs
 from tests.commands import run
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 from tests.pipeline.plan.conftest import REPORTS, Chronicle, back
 
 ROOT = Path(__file__).parents[3]
@@ -103,7 +103,7 @@ def planned_in_dagster(world: World, config: dict[str, str]) -> ExecuteInProcess
     )
 
 
-def test_the_job_plans_what_its_config_asks_for(make_world: Callable[..., World], recent: list[date]) -> None:
+def test_the_job_plans_what_its_config_asks_for(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     assert world.run(recent[0]).success
     asked = world.sandbox.counters()["requests"]
@@ -116,9 +116,7 @@ def test_the_job_plans_what_its_config_asks_for(make_world: Callable[..., World]
 
 
 @pytest.mark.parametrize("config", [{"first_date": "soon"}, {"last_date": "2031-01-01"}, {"first_date": "2019-01-01"}])
-def test_the_job_refuses_dates_that_there_are_not_in_a_sentence(
-    make_world: Callable[..., World], config: dict[str, str]
-) -> None:
+def test_the_job_refuses_dates_that_there_are_not_in_a_sentence(make_world: MakeWorld, config: dict[str, str]) -> None:
     world = make_world()
     result = planned_in_dagster(world, config)
     assert not result.success

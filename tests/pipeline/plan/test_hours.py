@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.steps.plan.estimate import seconds_needed
 from sandbox.config import Limits
 from tests.commands import run
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld, World
 from tests.pipeline.plan.conftest import ONE_DAY, REPORTS, limit
 
 RATES = st.lists(st.builds(Rate, st.integers(1, 12), st.sampled_from([0.5, 2.0, 7.0, 60.0, 900.0])), max_size=3)
@@ -66,7 +65,7 @@ TOLERANCE = 0.35
 
 @pytest.mark.slow
 def test_the_planned_hours_are_those_that_the_runs_then_take(
-    make_world: Callable[..., World], capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reports = "3/4"
     world = make_world(
@@ -97,7 +96,7 @@ def test_the_planned_hours_are_those_that_the_runs_then_take(
 
 @pytest.mark.slow
 def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_takes(
-    make_world: Callable[..., World], recent: list[date], capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
     media = "12/2"
     world = make_world(

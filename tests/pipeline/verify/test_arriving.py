@@ -14,12 +14,12 @@ from pipelines.ledger.store import Ledger
 from pipelines.steps.fetch import fetcher
 from pipelines.steps.seal import seal_day as seal
 from sandbox.faults import Faults, Where
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, LAST, Copy
 
 
 def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is_a_discrepancy(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -70,7 +70,7 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
 
 
 def test_what_a_killed_run_stored_is_arriving_only_as_long_as_a_run_may_write_it_down(
-    make_world: Callable[..., World],
+    make_world: MakeWorld,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

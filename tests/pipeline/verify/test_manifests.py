@@ -12,7 +12,7 @@ from pipelines.ledger.states import RecordingState
 from sandbox.faults import Faults, Where
 from tests.commands import an_hour_later, run
 from tests.copies import Copies
-from tests.pipeline.conftest import World
+from tests.pipeline.conftest import MakeWorld
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, TODAY, Copy, edited
 
 
@@ -144,7 +144,7 @@ def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) ->
 
 
 def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
-    make_world: Callable[..., World], capsys: pytest.CaptureFixture[str]
+    make_world: MakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scout = make_world()
     for back in range(3, 12):
