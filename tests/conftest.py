@@ -47,7 +47,7 @@ settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 
-class FilesWithTheirServers(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+class FilesWithTheirServers(LoadFileScheduling):
     """A file stays with one worker, and files that share a Dagster or an archive stay together: it is made once."""
 
     def _split_scope(self, nodeid: str) -> str:

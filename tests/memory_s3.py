@@ -254,7 +254,7 @@ class MemoryS3:
 
 def _refuse(status: int, code: str, operation: str) -> NoReturn:
     answer = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    raise ClientError(answer, operation)  # type: ignore[arg-type]
+    raise ClientError(answer, operation)
 
 
 def _base64(digest: bytes) -> str:

@@ -158,8 +158,10 @@ def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client:
 
     def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
         body = next(bodies, None)
-        raw = None if body is None else urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
-        return raw and AWSResponse(request.url, 200, HTTPHeaderDict({"Content-Type": "application/xml"}), raw)
+        if body is None:
+            return None
+        raw = urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
+        return AWSResponse(request.url, 200, HTTPHeaderDict({"Content-Type": "application/xml"}), raw)
 
     rclone_client.meta.events.register("before-send.s3.ListObjectsV2", answer)
     try:

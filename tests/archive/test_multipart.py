@@ -93,7 +93,7 @@ def test_a_large_recording_is_stored_once_and_other_bytes_are_kept_apart(
         (KeyboardInterrupt(), KeyboardInterrupt),
         (
             ClientError(
-                {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}},  # type: ignore[typeddict-item]
+                {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}},
                 "UploadPart",
             ),
             StorageError,

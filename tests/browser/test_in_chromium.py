@@ -64,7 +64,7 @@ def full(site: Site) -> Iterator[tuple[Site, str]]:
 @contextmanager
 def signed_in(browser: Browser, url: str, name: str, **options: object) -> Iterator[Page]:
     """A page of somebody who is signed in; what the browser complains of fails the test."""
-    context = browser.new_context(**options)  # type: ignore[arg-type]
+    context = browser.new_context(**options)
     page = context.new_page()
     complaints: list[str] = []
 

@@ -119,7 +119,13 @@ def test_a_person_hears_few_recordings_at_once_and_others_are_not_kept_waiting(s
 
             cookie = "; ".join(f"{name}={value}" for name, value in officer.cookies.items())
             headers = [(b"host", b"127.0.0.1:8090"), (b"cookie", cookie.encode())]
-            scope = {"type": "http", "method": "GET", "path": link, "query_string": b"", "headers": headers}
+            scope = {
+                "type": "http",
+                "method": "GET",
+                "path": link,
+                "query_string": b"",
+                "headers": headers,
+            }
             await app({**scope, "client": ("127.0.0.1", 1), "root_path": "", "scheme": "http"}, receive, send)
 
         listeners = [asyncio.create_task(hear_slowly()) for _ in range(6)]
@@ -211,7 +217,7 @@ def test_a_person_runs_few_searches_at_once_and_who_leaves_ends_theirs(
         async def leave() -> None:
             cookie = "; ".join(f"{name}={value}" for name, value in officer.cookies.items())
             headers = [(b"host", b"127.0.0.1:8090"), (b"cookie", cookie.encode())]
-            scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+            scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "headers": headers}
             scope |= {"query_string": asked.partition("?")[2].encode(), "client": ("127.0.0.1", 1)}
 
             async def receive() -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_an_interrupt_ends_with_one_sentence_and_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
-    assert cli.main(["status"], Dependencies(clock=interrupted)) == 130  # type: ignore[arg-type]
+    assert cli.main(["status"], Dependencies(clock=interrupted)) == 130
     assert capsys.readouterr().err.strip() == "Stopped early: anything not shown above was not done."
 
 

@@ -190,7 +190,7 @@ def test_a_date_whose_run_and_its_starter_were_killed_can_be_run_again_at_once(
             assert time.monotonic() < deadline
             date_run.end_dead_runs(instance, home)
         assert list((home / "runs").iterdir()) == []
-        monkeypatch.setattr(date_run.sys, "executable", "/bin/false")
+        monkeypatch.setattr(sys, "executable", "/bin/false")
         with date_run.running(instance, date(2026, 11, 18), home / "log") as again:
             assert again.process.wait() == 1
         assert list((home / "runs").iterdir()) == []
@@ -212,7 +212,7 @@ def test_ending_dead_runs_removes_no_file_that_is_not_the_lock_of_a_run(home: Pa
 
 
 def test_a_process_that_dies_before_its_run_begins_fails_the_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(date_run.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with DagsterInstance.get() as instance:
         with date_run.running(instance, date(2026, 11, 18), home / "log") as started:
             assert list(started.events())

@@ -20,7 +20,7 @@ DAY = date(2026, 11, 22)
 
 def entry(minutes: int = 0, **fields: object) -> Access:
     given = {"user": "ava", "address": "203.0.113.9", "action": "play", "account_id": "1", "uii": "u1"} | fields
-    return Access(at=AT + timedelta(minutes=minutes), **given)  # type: ignore[arg-type]
+    return Access(at=AT + timedelta(minutes=minutes), **given)
 
 
 def test_entries_are_read_as_they_were_written_in_the_order_of_time(bucket: Bucket) -> None:

@@ -110,7 +110,7 @@ def ui(variables: dict[str, str], log: Path) -> Iterator[tuple[subprocess.Popen[
 
         until("the UI", answers, seconds=90)
         assert "Find a call" in http.get(f"http://127.0.0.1:{variables['BROWSE_PORT']}/").text
-        yield process, Dagster(url, Path(), None, None, variables, http=http)  # type: ignore[arg-type]  # GraphQL alone
+        yield process, Dagster(url, Path(), None, None, variables, http=http)  # GraphQL alone
 
 
 def test_a_ui_that_is_stopped_cancels_its_runs_says_what_they_stored_and_goes_on_with_them(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ IGNORE = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
 
 def copied() -> dict[str, str]:
     """Path in the project -> path in the image."""
-    found = {}
+    found: dict[str, str] = {}
     for line in LINES:
         if line.startswith("COPY ") and "--from" not in line:
             *sources, target = line.split()[1:]

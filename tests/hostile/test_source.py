@@ -152,7 +152,7 @@ def cases(source: str, inside: str, canary: str, wav: Callable[..., bytes], spea
     good, nothing = wav(100, 2), wav(0, 2)
 
     def send(*parts: bytes) -> Callable[[socket.socket], None]:
-        return lambda connection: [connection.sendall(part) for part in parts] and None
+        return lambda connection: connection.sendall(b"".join(parts))
 
     def sends(body: bytes, *headers: str, **how: Any) -> Callable[[socket.socket], None]:
         return send(speak(body, "Content-Type: audio/wav", *headers, **how))

@@ -71,7 +71,7 @@ def test_a_writer_killed_in_mid_write_leaves_a_readable_ledger(
     for _ in range(8):
         before = set(root.glob(".unfinished/*"))
         child = location.run(ENDLESS)
-        killed_while(lambda known=before: any(p.stat().st_size for p in set(root.glob(".unfinished/*")) - known), child)  # type: ignore[misc]
+        killed_while(lambda known=before: any(p.stat().st_size for p in set(root.glob(".unfinished/*")) - known), child)
         whole_parts(ledger)
         assert len(ledger.states([DAY])) == 1
         halves = len(list(root.glob(".unfinished/*")))
@@ -103,7 +103,7 @@ def test_a_writer_killed_while_it_uploads_leaves_a_readable_ledger(location: Loc
     for _ in range(6):
         before = begun()
         child = location.run(ENDLESS)
-        killed_while(lambda known=before: bool(begun() - known), child)  # type: ignore[misc]
+        killed_while(lambda known=before: bool(begun() - known), child)
         time.sleep(0.3)  # for the server to notice that nobody sends any more
         lost += begun() == before
         whole_parts(ledger)

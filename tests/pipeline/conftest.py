@@ -92,11 +92,11 @@ def _instances_in_memory_cost_little() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for storage in (event_log_in_memory, runs_in_memory):
             patch.setattr(storage, "stamp_alembic_rev", lambda *_: None)
-        for storage, name in (
+        for kind, name in (
             (event_log_in_memory.InMemoryEventLogStorage, "_connect"),
             (runs_in_memory.InMemoryRunStorage, "connect"),
         ):
-            patch.setattr(storage, name, _with_the_kept_connection(getattr(storage, name)))
+            patch.setattr(kind, name, _with_the_kept_connection(getattr(kind, name)))
         memory = event_log_in_memory.InMemoryEventLogStorage
         patch.setattr(memory, "store_event", _unless_unread(memory.store_event))
         of_no_version = lambda cache, keys: cache.input_asset_version_info.update(dict.fromkeys(keys))  # noqa: E731

@@ -118,7 +118,8 @@ TIMES = {
 def walked(rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName, set[str]]) -> dict[str, int]:
     """The counts of the check, by a walk over the rows in plain Python."""
     both = pulled[AGENT] & pulled[GLOBAL]
-    known_calls, mono, connected, stereo_of = set(), set(), set(), defaultdict(bool)
+    known_calls, mono, connected = set(), set(), set()
+    stereo_of: dict[tuple[str | None, str | None], bool] = defaultdict(bool)
     reached, began = defaultdict(list), defaultdict(list)
     links = {
         report: {row["account_id"] for row in rows[report] if any("https" in (v or "") for v in row.values())}

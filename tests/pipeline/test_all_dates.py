@@ -151,13 +151,13 @@ def test_what_is_written_during_a_look_over_several_ticks_is_read_too(watched: W
     cursor, read = Cursor(), list[date]()
     for _ in range(3):
         clock = map(float, itertools.count()).__next__
-        changes = changed_dates(watched.ledger(), cursor, watched.now, lambda _: 0, seconds=12, clock=clock)
+        changes = changed_dates(watched.ledger(), cursor, watched.now, lambda _: {}, seconds=12, clock=clock)
         read += [day for day, _ in changes]
         watched.now += timedelta(minutes=1)
         watched.ledger(ahead=timedelta(minutes=-5)).append_states([pending(days[0])])
         cursor = Cursor.model_validate_json(cursor.model_dump_json())
     assert set(read) == set(days)
-    assert days[0] in [day for day, _ in changed_dates(watched.ledger(), cursor, watched.now, lambda _: 0)]
+    assert days[0] in [day for day, _ in changed_dates(watched.ledger(), cursor, watched.now, lambda _: {})]
 
 
 def test_a_look_whose_listing_takes_all_its_time_gets_on_all_the_same(watched: Watched) -> None:
@@ -167,7 +167,7 @@ def test_a_look_whose_listing_takes_all_its_time_gets_on_all_the_same(watched: W
     for _ in range(3):
         clock = map(float, itertools.count(step=60)).__next__
         read += [
-            day for day, _ in changed_dates(watched.ledger(), cursor, watched.now, lambda _: 0, seconds=7, clock=clock)
+            day for day, _ in changed_dates(watched.ledger(), cursor, watched.now, lambda _: {}, seconds=7, clock=clock)
         ]
     assert list(dict.fromkeys(read)) == days
 

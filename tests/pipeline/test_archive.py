@@ -84,7 +84,7 @@ def test_the_row_count_and_the_columns_of_an_asset_are_those_of_what_is_stored_a
 def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(make_world: MakeWorld, recent: list[date]) -> None:
     world = make_world()
     assert world.run(recent[0], select=UP_TO_RECORDINGS).success
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for key in world.objects():
         body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read()
         with wave.open(io.BytesIO(body)) as sound:

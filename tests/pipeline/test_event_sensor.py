@@ -8,7 +8,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus, SensorResult, SkipReason, build_sensor_context
+from dagster import DagsterInstance, DagsterRunStatus, SkipReason, build_sensor_context
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
@@ -80,7 +81,7 @@ def evaluate(
     *,
     now: datetime | None = None,
     name: str = "end_call_events_arrived",
-) -> SensorResult:
+) -> SensorExecutionData:
     repository = build_defs().get_repository_def()
     resources = all_resources(Environment(clock=lambda: now or datetime.now(UTC)))
     with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
@@ -89,7 +90,7 @@ def evaluate(
         return found
 
 
-def dates_requested(found: SensorResult) -> list[str]:
+def dates_requested(found: SensorExecutionData) -> list[str]:
     return [request.partition_key for request in found.run_requests]
 
 

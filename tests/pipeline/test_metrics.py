@@ -74,8 +74,15 @@ def test_dates_and_recordings_are_counted_over_all_dates() -> None:
 def test_every_sum_over_dates_says_that_a_recording_of_two_dates_counts_for_both() -> None:
     families = text_string_to_metric_families(metrics([GAPS], [], NOW))
     counts_twice = {family.name for family in families if "counts for both" in family.documentation}
-    sums = ("recordings_expected", "recordings_held", "held_bytes", "recordings_waiting", "recordings_overdue")
-    sums += ("recordings_accepted_as_lost", "recordings_lost")
+    sums = (
+        "recordings_expected",
+        "recordings_held",
+        "held_bytes",
+        "recordings_waiting",
+        "recordings_overdue",
+        "recordings_accepted_as_lost",
+        "recordings_lost",
+    )
     assert counts_twice == {f"ringcx_archive_{name}" for name in sums}
 
 

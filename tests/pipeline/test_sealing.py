@@ -17,13 +17,14 @@ from ulid import ULID
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import catalog_key
 from pipelines.archive.proof.manifest import latest_manifest
+from pipelines.archive.proof.seal import seal as seal_manifest
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
-from pipelines.steps.check.verdict import Verdict
+from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.seal import seal_day as seal
 from pipelines.steps.seal.seal_day import neighbours_to_seal, seal_day
 from pipelines.steps.verify.days import Archive, verify_days
@@ -136,9 +137,8 @@ def test_verify_names_a_sealed_verdict_that_is_not_that_of_the_ledger(
 ) -> None:
     stores.ledger.append_states([pending(FIRST)])
     pulled(stores, FIRST)
-    judge = seal.judge_date
     monkeypatch.setattr(
-        seal, "judge_date", lambda *args, **more: replace(judge(*args, **more), verdict=Verdict.complete)
+        seal, "judge_date", lambda *args, **more: replace(judge_date(*args, **more), verdict=Verdict.complete)
     )
     seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     result, (difference,) = verified(stores, FIRST)
@@ -167,10 +167,10 @@ def test_a_sealing_that_another_run_overtakes_every_time_ends_and_the_next_one_s
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores.ledger.append_states([pending(FIRST)])
-    sealed, written = seal.seal, iter(range(100))
+    written = iter(range(100))
 
     def overtaken(*arguments: Any, **options: Any) -> Any:
-        found = sealed(*arguments, **options)
+        found = seal_manifest(*arguments, **options)
         stores.ledger.append_states([pending(FIRST, f"late-{next(written)}")])
         return found
 

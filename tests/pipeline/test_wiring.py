@@ -22,12 +22,12 @@ from dagster import (
     Definitions,
     ExecuteInProcessResult,
     RunRequest,
-    SensorResult,
     SkipReason,
     build_run_status_sensor_context,
     build_schedule_context,
     build_sensor_context,
 )
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from assets.calls import calls
 from assets.manifest import daily_manifest
@@ -226,7 +226,9 @@ def evaluate_schedule(defs: Definitions, name: str, at: datetime) -> list[RunReq
     return list(defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
 
 
-def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None) -> SensorResult:
+def evaluate(
+    instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None
+) -> SensorExecutionData:
     repository = build_defs().get_repository_def()
     resources = all_resources(Environment(clock=lambda: now or datetime.now(UTC)))
     with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:

@@ -50,13 +50,13 @@ def free_next_permit(where: Path | str) -> None:
             connection.execute("UPDATE states SET held_until = 0")
             connection.execute("DELETE FROM permits")
     else:
-        with psycopg.connect(where) as connection:
-            connection.execute(
+        with psycopg.connect(where) as session:
+            session.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/' || name || '/' || account_id, 0))"
                 " FROM ringcx_limit_states"
             )
-            connection.execute("UPDATE ringcx_limit_states SET held_until = 0")
-            connection.execute("DELETE FROM ringcx_limit_permits")
+            session.execute("UPDATE ringcx_limit_states SET held_until = 0")
+            session.execute("DELETE FROM ringcx_limit_permits")
 
 
 def permits_given(where: Path | str, account_id: str = "1") -> list[float]:

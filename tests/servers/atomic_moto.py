@@ -51,7 +51,7 @@ def main() -> None:
             with lock:
                 return list(super().__call__(environ, start_response))
 
-    server.DomainDispatcherApplication = OneAtATime
+    server.DomainDispatcherApplication = OneAtATime  # type: ignore[attr-defined]  # moto names no exports
     server.main()
 
 

@@ -70,7 +70,7 @@ def test_what_is_handed_out_is_known_to_s3_and_is_renewed_before_it_expires(
         return datetime.now(UTC) + timedelta(minutes=55)
 
     monkeypatch.setattr("botocore.credentials._local_now", later)
-    s3._request_signer._credentials._time_fetcher = later
+    s3._request_signer._credentials._time_fetcher = later  # type: ignore[attr-defined]  # no public clock
     s3.put_object(Bucket=bucket, Key="b", Body=b"x")
     assert strict.answered[-1].headers["x-amz-security-token"] != first["x-amz-security-token"]
     assert strict.identity.issued[WAYS[way]] >= 2

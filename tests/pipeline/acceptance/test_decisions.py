@@ -44,7 +44,7 @@ def test_an_accepted_loss_makes_the_date_complete_and_every_figure_and_sentence_
         stores.ledger,
         stores.settings,
         busy=(),
-        now=stores.now,  # type: ignore[arg-type]
+        now=stores.now,
     )
     assert (standing.counts["lost"], standing.counts["accepted_losses"]) == (0, 2)
     assert "2 losses were accepted." in standing.sentence

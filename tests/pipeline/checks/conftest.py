@@ -99,7 +99,7 @@ def rows(found: AssetCheckEvaluation, name: str) -> list[Mapping[str, Any]]:
     value: Any = found.metadata[name]
     if isinstance(value, TableMetadataValue):
         return [record.data for record in value.records]
-    return listed(value.value)
+    return list(listed(value.value))
 
 
 def states_of(world: World, day: date, status: Status) -> list[RecordingState]:

@@ -43,7 +43,7 @@ def test_any_sealing_attests_the_access_log_of_the_last_three_utc_days(copy: Cop
     entry = {"user": "ava", "address": "203.0.113.9", "action": "search"}
     times = [now - timedelta(days=before) for before in range(5)]
     for at in times:
-        AccessLog(bucket).record(Access(at=at, **entry))  # type: ignore[arg-type]
+        AccessLog(bucket).record(Access(at=at, **entry))
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
     seal.seal_day(seal.Stores(bucket, copy.ledger(), settings), FIRST, now=now, run_id="again")
     attested = [len(read_attestations(bucket, ACCESS, at.date())[0]) for at in times]

@@ -62,10 +62,10 @@ def test_a_certificate_lists_what_is_sealed_and_its_commands_check_it_without_us
     tools.mkdir()
     (tools / "aws").write_text(_AWS)
     (tools / "aws").chmod(0o755)
-    for key in copy.keys(""):
-        file = copy.folder / "objects" / copy.bucket / key
+    for name in copy.keys(""):
+        file = copy.folder / "objects" / copy.bucket / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(copy.get(key))
+        file.write_bytes(copy.get(name))
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     checked = subprocess.run(
         ["bash", "-e", "-c", "\n".join(of_date["commands"])],

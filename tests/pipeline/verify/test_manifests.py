@@ -47,9 +47,9 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
         previous_day={"date": str(FIRST), "number": 7, "sha256": "0" * 64}
     ),
     "a hostile chain": lambda manifest: manifest.update(previous_day={"date": [], "number": "x"}),
-    "ids that are numbers": lambda manifest: [
-        entry.update(recording_id=at) for at, entry in enumerate(manifest["entries"])
-    ],
+    "ids that are numbers": lambda manifest: manifest.update(
+        entries=[entry | {"recording_id": at} for at, entry in enumerate(manifest["entries"])]
+    ),
     "entries that are no objects": lambda manifest: manifest.update(entries=[1]),
     "a size in words": lambda manifest: manifest["entries"][0].update(size="much"),
     "nonsense": lambda manifest: manifest.update(

@@ -50,7 +50,7 @@ def test_a_certificate_that_is_not_accepted_ends_with_its_problem_after_one_try(
     trusted: bool,
     problem: str,
 ) -> None:
-    port, slept = tls(name, ends=ends), []
+    port, slept = tls(name, ends=ends), list[float]()
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     limiter = RateLimiter(tmp_path / "limits")
