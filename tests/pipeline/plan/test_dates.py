@@ -51,12 +51,12 @@ def test_interaction_metadata_is_asked_for_by_the_windows_of_a_day_of_23_24_or_2
     assert found["longest"] == "metadata"
 
 
-def test_a_date_that_either_source_covers_is_complete_and_another_costs_what_is_asked(
+def test_a_date_that_a_full_source_covers_is_complete_and_another_costs_what_is_asked(
     make_chronicle: Callable[..., Chronicle],
 ) -> None:
     chronicle = make_chronicle(RINGCX_SOURCE="both")
     chronicle.pulled(back(3))
-    chronicle.pulled(back(4), names=[INTERACTIONS])
+    chronicle.pulled(back(4), names=[INTERACTIONS, "global_call_type_detail"])
     chronicle.pulled(back(5), names=["agent_segment_metadata"])
     found = chronicle.plan(back(5), back(3))
     assert [day["state"] for day in found["dates"]] == ["partly pulled", "complete", "complete"]
