@@ -90,7 +90,7 @@ class Where:
         share: This share of all subjects, 0 to 1, chosen by a hash of the subject without its date: the same ones
             of every date.
         paths: And these: exact, or patterns as in `*-session-2-stereo.WAV`.
-        first: Only on the first so many requests (media), or pulls (rows, links, reports); None is on all of them.
+        first: How many of the first requests (media) or pulls (rows, links, reports) are affected; None: all of them.
     """
 
     share: float = 0.0

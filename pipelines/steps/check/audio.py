@@ -45,8 +45,8 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
         sentence = f"Of the recordings of {day}, {found}. Listen to the samples: perhaps they do not contain the call."
     else:
         sentence = (
-            f"{number(len(wavs), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "
-            "five seconds or more has a silent channel."
+            f"{number(len(wavs), 'recording')} of {day}: none differs in length from the report, none is empty, and no "
+            "channel is silent where five seconds or more were recorded."
         )
     return CheckResult(
         level=Level.warning if len(flagged) else Level.ok,

@@ -135,7 +135,7 @@ def empty_reports(
 
 
 def _with_both_directions(ledger: Ledger, day: date) -> set[str]:
-    """Return the accounts with inbound and outbound calls; the part of a direction that is not used is always empty."""
+    """Return the accounts with inbound and outbound calls; the part for an unused direction is always empty."""
     calls = ledger.all_rows(GLOBAL, day, columns=["account_id", "source_type"]).to_pandas().drop_duplicates()
     directions = calls["source_type"].str.lower().map(DIRECTIONS).groupby(calls["account_id"]).nunique()
     return {*directions.index[directions > 1]}
@@ -179,7 +179,7 @@ def _without_calls_of_interactions(
     accounts: Iterable[str],
     period: tuple[datetime, datetime],
 ) -> list[MissingReport]:
-    """Return the empty global reports that no legs contradict, although interactions have recorded calls."""
+    """Return the global reports that came empty, as the agents' did if pulled, although interactions were recorded."""
     no_legs = {account for account in accounts if account not in newest[AGENT] or not newest[AGENT][account].rows}
     empty = {account: pull for account, pull in newest[GLOBAL].items() if account in no_legs and not pull.rows}
     calls: Counter[str] = Counter()
