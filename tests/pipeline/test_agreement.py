@@ -23,6 +23,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import Verdict, judge_date
+from tests.pulls import NO_ROWS
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -59,7 +60,6 @@ def settings_of(accounts: Sequence[str], **changed: Any) -> VerifySettings:
 
 
 def a_pull(report: ReportName) -> PullRecord:
-    counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
     return PullRecord(
         report=report,
         day=DAY,
@@ -69,7 +69,7 @@ def a_pull(report: ReportName) -> PullRecord:
         pulled_at=NOW,
         run_id="test",
         sha256="",
-        **counts,
+        **NO_ROWS,
     )
 
 

@@ -29,6 +29,7 @@ from pipelines.steps.check.audio import audio_is_true
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
 from tests import states
+from tests.pulls import NO_ROWS
 
 DAY = date(2026, 11, 17)
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -107,9 +108,8 @@ def test_a_recording_of_a_date_that_was_never_pulled_is_fetched_by_the_run_of_th
     ledger.append_states([pending(after, found_on=DAY)])
     assert watched.asked(watched.tick()) == [str(DAY)]
     times = {"period_start": NOW, "period_end": NOW, "pulled_at": NOW}
-    counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
     report = {"report": "agent_segment_metadata", "day": after, "account_id": "1", "run_id": "r", "sha256": ""}
-    ledger.append_pull(PullRecord(**report, **times, **counts))
+    ledger.append_pull(PullRecord(**report, **times, **NO_ROWS))
     assert watched.asked(watched.tick()) == [str(after)]
 
 
@@ -292,7 +292,7 @@ def pulled_whole(ledger: Ledger) -> None:
                 pulled_at=NOW,
                 run_id="r",
                 sha256="",
-                **dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0),
+                **NO_ROWS,
             )
         )
 

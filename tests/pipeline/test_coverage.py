@@ -28,6 +28,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import unpulled
 from pipelines.steps.pull.reports import pull_report
+from tests.pulls import NO_ROWS
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -44,14 +45,8 @@ def a_pull(report: ReportName, account_id: str, start: int, end: int) -> PullRec
         period_end=BEGIN + timedelta(hours=end),
         pulled_at=BEGIN + timedelta(days=2),
         run_id="test",
-        size=0,
         sha256="",
-        rows=0,
-        new=0,
-        changed=0,
-        unchanged=0,
-        vanished=0,
-        with_link=0,
+        **NO_ROWS,
     )
 
 

@@ -30,6 +30,7 @@ from pipelines.steps.link.register_links import LinksFound, matched_recordings, 
 from pipelines.steps.link.rows import over_at, ready_at
 from pipelines.steps.pull.windows import is_fresh
 from tests.history import history
+from tests.pulls import NO_ROWS
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -240,14 +241,8 @@ def test_a_window_is_fresh_as_long_again_as_it_had_been_over_once_it_is_settled(
         period_end=NOW - age,
         pulled_at=NOW,
         run_id="r",
-        size=2,
         sha256="",
-        rows=0,
-        new=0,
-        changed=0,
-        unchanged=0,
-        vanished=0,
-        with_link=0,
+        **NO_ROWS,
     )
     assert is_fresh(pull, NOW + timedelta(hours=hours, seconds=-1))
     assert not is_fresh(pull, NOW + timedelta(hours=hours))

@@ -36,6 +36,7 @@ from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import LinksFound, register_links
 from pipelines.steps.link.rows import over_at, ready_at
+from tests.pulls import NO_ROWS
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 DAY = date(2026, 11, 17)
@@ -74,9 +75,8 @@ class Book:
 
     def pull(self, report: ReportName, day: date) -> None:
         times = dict.fromkeys(("period_start", "period_end", "pulled_at"), NOW)
-        counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
         names = {"report": report, "account_id": "1", "run_id": "r", "sha256": ""}
-        self.ledger.append_pull(PullRecord(day=day, **names, **times, **counts))
+        self.ledger.append_pull(PullRecord(day=day, **names, **times, **NO_ROWS))
 
     def know(self, *days: date) -> None:
         """Append a recording of each day."""

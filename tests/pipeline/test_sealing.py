@@ -32,6 +32,7 @@ from pipelines.steps.verify.objects import Sampling
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from tests import states
 from tests.memory_s3 import MemoryS3
+from tests.pulls import NO_ROWS
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 A_DAY = timedelta(days=1)
@@ -92,7 +93,6 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
 
 def pulled(stores: Stores, day: date) -> None:
     start, end = day_bounds(day, stores.settings.zone)
-    numbers = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
     for report in stores.settings.reports:
         stores.ledger.append_pull(
             PullRecord(
@@ -104,7 +104,7 @@ def pulled(stores: Stores, day: date) -> None:
                 pulled_at=NOW,
                 run_id="r",
                 sha256="s",
-                **numbers,
+                **NO_ROWS,
             )
         )
 

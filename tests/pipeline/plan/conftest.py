@@ -18,6 +18,7 @@ from pipelines.ledger.states import RecordingState, Status, archived
 from pipelines.ledger.store import Ledger
 from pipelines.settings import PlanSettings, load
 from tests.commands import run
+from tests.pulls import NO_ROWS
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TODAY = NOW.date()
@@ -65,14 +66,8 @@ class Chronicle:
                         period_end=start + length * part[1],
                         pulled_at=NOW,
                         run_id="test",
-                        size=0,
                         sha256="",
-                        rows=0,
-                        new=0,
-                        changed=0,
-                        unchanged=0,
-                        vanished=0,
-                        with_link=0,
+                        **NO_ROWS,
                     )
                 )
 

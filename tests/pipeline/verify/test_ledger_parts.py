@@ -14,6 +14,7 @@ from pipelines.settings import VerifySettings, load
 from pipelines.steps.seal.seal_day import Stores, seal_day
 from tests.copies import Copies
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, Copy
+from tests.pulls import NO_ROWS
 
 
 def test_every_ledger_part_that_is_removed_is_named(copy: Copy) -> None:
@@ -84,10 +85,9 @@ def test_a_date_that_the_source_may_have_purged_before_its_pull_is_unknown_and_a
 ) -> None:
     day, now = FIRST - timedelta(days=120), datetime.now(UTC)
     (pull,) = copy.ledger().pulls(AGENT, FIRST)
-    counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
     start, end = day_bounds(day, load(VerifySettings).zone)
     for report in (AGENT, GLOBAL):
-        late = replace(pull, report=report, day=day, period_start=start, period_end=end, pulled_at=now, **counts)
+        late = replace(pull, report=report, day=day, period_start=start, period_end=end, pulled_at=now, **NO_ROWS)
         copy.ledger().append_pull(late)
     for retention, sealed in (("400", "complete"), ("90", "unknown")):
         monkeypatch.setenv("RINGCX_RETENTION_DAYS", retention)
